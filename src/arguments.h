@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * arguments.h
+ *		Arguments of SQL-callable functions, checked.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VALI_BLOB_ARGUMENTS_H
+#define VALI_BLOB_ARGUMENTS_H
+
+#include "fmgr.h"
+
+#include "session.h"
+
+extern text *optional_text(FunctionCallInfo fcinfo, int n);
+extern text *required_text(FunctionCallInfo fcinfo, int n, const char *name);
+extern bool optional_flag(FunctionCallInfo fcinfo, int n);
+extern int32 positive_count(FunctionCallInfo fcinfo, int n, const char *name);
+extern text *checked_owner(FunctionCallInfo fcinfo, int n);
+extern void require_owner(const text *owner);
+
+/* arguments whose errors name the upload that they are for */
+extern int64 required_size(FunctionCallInfo fcinfo, int n, const char *name,
+						   const text *upload_id);
+extern int64 check_size(int64 size, const char *name, const text *upload_id);
+extern void check_chunk(const Request *request);
+extern void check_length(const text *value, const char *name, int limit,
+						 const text *upload_id);
+extern void check_not_empty(const text *value, const char *name);
+extern struct varlena *optional_json(FunctionCallInfo fcinfo, int n,
+									 const char *name, const text *upload_id);
+
+#endif							/* VALI_BLOB_ARGUMENTS_H */

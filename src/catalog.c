@@ -1,0 +1,229 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *		Where the extension's own objects are.
+ *
+ * Everything is found from the extension itself: its schema, and in it its
+ * objects by name.  The search_path plays no part, and a schema that merely
+ * looks like ours is never used.
+ *
+ * A backend keeps what it found until an invalidation of our table or of any
+ * schema says that it may have moved (DROP EXTENSION, ALTER SCHEMA ... RENAME).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_enum.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+static const char *const status_names[STATUS_COUNT] = {
+	"pending", "in_progress", "complete", "aborted", "expired"
+};
+
+static const char *const outcome_names[OUTCOME_COUNT] = {
+	"advanced", "replayed", "conflict", "too_large", "incomplete",
+	"ended", "expired", "not_found", "locked"
+};
+
+static Catalog current;
+
+/* Counts invalidations; what we know is as of one value of it. */
+static uint64 invalidations = 1;
+static uint64 current_as_of = 0;
+
+/* Forget what is known when our table changes, or any. */
+static void
+on_relation_change(Datum arg pg_attribute_unused(), Oid relation)
+{
+	if (relation == InvalidOid || relation == current.session_table)
+		invalidations++;
+}
+
+/* Forget what is known when a schema changes. */
+static void
+on_schema_change(Datum arg pg_attribute_unused(),
+				 int cache_id pg_attribute_unused(),
+				 uint32 hash pg_attribute_unused())
+{
+	invalidations++;
+}
+
+/* Ask for invalidations, once in a backend's life. */
+static void
+register_callbacks(void)
+{
+	static bool registered = false;
+
+	if (registered)
+		return;
+	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, on_schema_change, (Datum) 0);
+	registered = true;
+}
+
+/* Find the schema that the extension was created in. */
+static Oid
+find_schema(void)
+{
+	Oid			extension = get_extension_oid("vali_blob", false);
+	Oid			schema = InvalidOid;
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return schema;
+}
+
+/* Complain that an object of ours is not where the script put it. */
+pg_noreturn static void
+complain_missing(const char *kind, const char *name, const char *schema)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("%s \"%s\" of extension vali_blob is missing in schema %s",
+					kind, name, schema),
+			 errhint("Rename it back, or drop the extension and create it again.")));
+}
+
+/* Find one of our types. */
+static Oid
+find_type(const Catalog *catalog, const char *name)
+{
+	Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+									   CStringGetDatum(name),
+									   ObjectIdGetDatum(catalog->schema_oid));
+
+	if (!OidIsValid(type))
+		complain_missing("type", name, catalog->schema);
+	return type;
+}
+
+/* Find the labels of one of our enums. */
+static void
+find_labels(const Catalog *catalog, Oid type, const char *const *names,
+			int count, Oid *labels)
+{
+	for (int i = 0; i < count; i++)
+	{
+		labels[i] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
+									ObjectIdGetDatum(type),
+									CStringGetDatum(names[i]));
+		if (!OidIsValid(labels[i]))
+			complain_missing("enum label", names[i], catalog->schema);
+	}
+}
+
+/* Find everything; the schema's name is allocated in the current context. */
+static void
+find_objects(Catalog *catalog)
+{
+	char	   *schema;
+
+	catalog->schema_oid = find_schema();
+	schema = get_namespace_name(catalog->schema_oid);
+	if (schema == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_SCHEMA),
+				 errmsg("the schema of extension vali_blob is gone"),
+				 errhint("Create the extension again.")));
+	catalog->schema = unconstify(char *, quote_identifier(schema));
+
+	catalog->session_table = get_relname_relid("upload_session",
+											   catalog->schema_oid);
+	if (!OidIsValid(catalog->session_table))
+		complain_missing("table", "upload_session", catalog->schema);
+	catalog->chunk_result_type = find_type(catalog, "chunk_result");
+	catalog->status_type = find_type(catalog, "upload_status");
+	find_labels(catalog, catalog->status_type, status_names, STATUS_COUNT,
+				catalog->status_labels);
+	find_labels(catalog, find_type(catalog, "chunk_outcome"), outcome_names,
+				OUTCOME_COUNT, catalog->outcome_labels);
+}
+
+/* Tell whether two findings are the same. */
+static bool
+same_objects(const Catalog *a, const Catalog *b)
+{
+	return a->schema != NULL && b->schema != NULL &&
+		strcmp(a->schema, b->schema) == 0 &&
+		a->session_table == b->session_table &&
+		a->chunk_result_type == b->chunk_result_type &&
+		a->status_type == b->status_type;
+}
+
+/*
+ * Get what is known, finding it first where needed.  An invalidation that
+ * arrives while we look makes the next call look again.
+ */
+const Catalog *
+catalog_get(void)
+{
+	Catalog		found = {0};
+	uint64		as_of;
+
+	if (current_as_of == invalidations)
+		return &current;
+
+	register_callbacks();
+	as_of = invalidations;
+	find_objects(&found);
+	if (!same_objects(&found, &current))
+	{
+		char	   *schema = MemoryContextStrdup(TopMemoryContext, found.schema);
+
+		if (current.schema != NULL)
+			pfree(current.schema);
+		found.schema = schema;
+		found.generation = current.generation + 1;
+		current = found;
+	}
+	current_as_of = as_of;
+	return &current;
+}
+
+/* A status as a value of the enum. */
+Datum
+status_to_datum(SessionStatus status)
+{
+	return ObjectIdGetDatum(catalog_get()->status_labels[status]);
+}
+
+/* A value of the enum as a status. */
+SessionStatus
+status_from_datum(Datum label)
+{
+	const Catalog *catalog = catalog_get();
+
+	for (int i = 0; i < STATUS_COUNT; i++)
+	{
+		if (catalog->status_labels[i] == DatumGetObjectId(label))
+			return (SessionStatus) i;
+	}
+	elog(ERROR, "unknown upload_status %u", DatumGetObjectId(label));
+}

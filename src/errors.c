@@ -1,0 +1,135 @@
+/*-------------------------------------------------------------------------
+ *
+ * errors.c
+ *		Outcome -> SQLSTATE, message, detail and hint.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+
+#include "errors.h"
+
+/* The longest part of a wrong id that a message repeats, in bytes. */
+#define SHOWN_ID_BYTES 512
+
+/* An upload id as messages show it: whole, unless it is no possible id. */
+const char *
+shown_id(const text *upload_id)
+{
+	const char *id = VARDATA_ANY(upload_id);
+	int			length = VARSIZE_ANY_EXHDR(upload_id);
+
+	if (length <= SHOWN_ID_BYTES)
+		return pnstrdup(id, length);
+	return psprintf("%.*s...", pg_mbcliplen(id, length, SHOWN_ID_BYTES), id);
+}
+
+/* Raise an ended session, saying how it ended. */
+pg_noreturn static void
+raise_ended(const char *id, const Session *session)
+{
+	if (session->status == STATUS_COMPLETE)
+		ereport(ERROR,
+				(errcode(ERRCODE_UPLOAD_ENDED),
+				 errmsg("upload \"%s\" is complete", id),
+				 errhint("A complete upload takes no more chunks or changes.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UPLOAD_ENDED),
+			 errmsg("upload \"%s\" was aborted", id),
+			 session->abort_reason == NULL ? 0 :
+			 errdetail("The reason given was: %s",
+					   text_to_cstring(session->abort_reason)),
+			 errhint("Start a new upload with start_upload().")));
+}
+
+/* Raise bytes that are missing, from the file or from what is known of it. */
+pg_noreturn static void
+raise_incomplete(const char *id, const Session *session, const Request *request)
+{
+	if (request->final)
+		ereport(ERROR,
+				(errcode(ERRCODE_UPLOAD_INCOMPLETE),
+				 errmsg("final chunk of upload \"%s\" ends at byte " INT64_FORMAT ", before its total size of " INT64_FORMAT " bytes",
+						id, request->chunk_offset + request->chunk_length,
+						session->total_size),
+				 errhint("Mark only the chunk that ends at the total size as final.")));
+	if (session->total_size == SIZE_DEFERRED)
+		ereport(ERROR,
+				(errcode(ERRCODE_UPLOAD_INCOMPLETE),
+				 errmsg("upload \"%s\" has no total size yet, " INT64_FORMAT " bytes are confirmed",
+						id, session->uploaded_bytes),
+				 errhint("Set the size with declare_upload_size(), or mark the last chunk as final.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UPLOAD_INCOMPLETE),
+			 errmsg("upload \"%s\" is incomplete: " INT64_FORMAT " of " INT64_FORMAT " bytes are confirmed",
+					id, session->uploaded_bytes, session->total_size),
+			 errhint("Go on at byte " INT64_FORMAT ".", session->uploaded_bytes)));
+}
+
+/* Raise an outcome as an error; which ones are errors, the caller knows. */
+void
+raise_outcome(Outcome outcome, const Session *session, const Request *request)
+{
+	const char *id = shown_id(request->upload_id);
+	int64		end = request->chunk_offset + request->chunk_length;
+
+	switch (outcome)
+	{
+		case OUTCOME_NOT_FOUND:
+			ereport(ERROR,
+					(errcode(ERRCODE_UPLOAD_NOT_FOUND),
+					 errmsg("upload \"%s\" does not exist", id),
+					 errhint("It was never started, belongs to another owner, or is gone after its retention. Start a new upload with start_upload().")));
+			break;
+		case OUTCOME_LOCKED:
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not obtain lock on upload \"%s\"", id),
+					 errhint("Another transaction is changing the upload; try again, or call without nowait.")));
+			break;
+		case OUTCOME_ENDED:
+			raise_ended(id, session);
+			break;
+		case OUTCOME_EXPIRED:
+			ereport(ERROR,
+					(errcode(ERRCODE_UPLOAD_EXPIRED),
+					 errmsg("upload \"%s\" has expired", id),
+					 errhint("Start a new upload with start_upload().")));
+			break;
+		case OUTCOME_CONFLICT:
+			ereport(ERROR,
+					(errcode(ERRCODE_UPLOAD_OFFSET_CONFLICT),
+					 errmsg("chunk of upload \"%s\" begins at byte " INT64_FORMAT ", but " INT64_FORMAT " bytes are confirmed",
+							id, request->chunk_offset, session->uploaded_bytes),
+					 errdetail("{\"expected_offset\": " INT64_FORMAT ", \"provided_offset\": " INT64_FORMAT "}",
+							   session->uploaded_bytes, request->chunk_offset),
+					 errhint("Go on at byte " INT64_FORMAT ".", session->uploaded_bytes)));
+			break;
+		case OUTCOME_TOO_LARGE:
+			ereport(ERROR,
+					(errcode(ERRCODE_UPLOAD_TOO_LARGE),
+					 errmsg("upload \"%s\" would reach byte " INT64_FORMAT ", beyond its total size of " INT64_FORMAT " bytes",
+							id, end, session->total_size),
+					 errdetail("{\"total_size\": " INT64_FORMAT ", \"provided_end\": " INT64_FORMAT "}",
+							   session->total_size, end),
+					 errhint("Send no more than the declared bytes, or start a new upload with the right size.")));
+			break;
+		case OUTCOME_INCOMPLETE:
+			raise_incomplete(id, session, request);
+			break;
+		case OUTCOME_SIZE_MISMATCH:
+			ereport(ERROR,
+					(errcode(ERRCODE_UPLOAD_SIZE_MISMATCH),
+					 errmsg("upload \"%s\" has a total size of " INT64_FORMAT " bytes, which cannot become " INT64_FORMAT,
+							id, session->total_size, request->total_size),
+					 errhint("The total size is declared once; start a new upload for a file of another size.")));
+			break;
+		case OUTCOME_ADVANCED:
+		case OUTCOME_REPLAYED:
+			break;
+	}
+	elog(ERROR, "outcome %d is no error", (int) outcome);
+}

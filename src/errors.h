@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * errors.h
+ *		The SQLSTATEs of class VB, and the raising of outcomes.
+ *
+ * Programs branch on these codes: they never change their meaning.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VALI_BLOB_ERRORS_H
+#define VALI_BLOB_ERRORS_H
+
+#include "utils/errcodes.h"
+
+#include "compat.h"
+#include "session.h"
+
+#define ERRCODE_UPLOAD_NOT_FOUND		MAKE_SQLSTATE('V', 'B', '0', '0', '1')
+#define ERRCODE_UPLOAD_OFFSET_CONFLICT	MAKE_SQLSTATE('V', 'B', '0', '0', '2')
+#define ERRCODE_UPLOAD_ENDED			MAKE_SQLSTATE('V', 'B', '0', '0', '3')
+#define ERRCODE_UPLOAD_EXPIRED			MAKE_SQLSTATE('V', 'B', '0', '0', '4')
+#define ERRCODE_UPLOAD_TOO_LARGE		MAKE_SQLSTATE('V', 'B', '0', '0', '5')
+#define ERRCODE_UPLOAD_INCOMPLETE		MAKE_SQLSTATE('V', 'B', '0', '0', '6')
+#define ERRCODE_UPLOAD_SIZE_MISMATCH	MAKE_SQLSTATE('V', 'B', '0', '0', '7')
+
+extern const char *shown_id(const text *upload_id);
+pg_noreturn extern void raise_outcome(Outcome outcome, const Session *session,
+									  const Request *request);
+
+#endif							/* VALI_BLOB_ERRORS_H */

@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * grants.c
+ *		What a client role needs, granted and taken back in one call.
+ *
+ * The commands run with the caller's rights: who may not grant by hand may
+ * not grant here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+#include "arguments.h"
+#include "catalog.h"
+#include "statement.h"
+#include "store.h"
+
+PG_FUNCTION_INFO_V1(vali_blob_grant_upload_access);
+PG_FUNCTION_INFO_V1(vali_blob_revoke_upload_access);
+
+/* Every function of ours but those that are for administrators. */
+static Statement client_functions = {
+	.text = "SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I(%s)', "
+	"n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)), ', ') "
+	"FROM pg_catalog.pg_extension AS e "
+	"JOIN pg_catalog.pg_depend AS d "
+	"ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass "
+	"AND d.refobjid OPERATOR(pg_catalog.=) e.oid "
+	"AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass "
+	"AND d.deptype OPERATOR(pg_catalog.=) 'e' "
+	"JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) d.objid "
+	"JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace "
+	"WHERE e.extname OPERATOR(pg_catalog.=) 'vali_blob' "
+	"AND p.proname OPERATOR(pg_catalog.<>) ALL "
+	"('{grant_upload_access,revoke_upload_access}'::pg_catalog.name[])",
+};
+
+/* Run a command that has no result. */
+static void
+run_utility(const char *command)
+{
+	int			code = SPI_execute(command, false, 0);
+
+	if (code != SPI_OK_UTILITY)
+		elog(ERROR, "could not run \"%s\": %s", command,
+			 SPI_result_code_string(code));
+}
+
+/* Grant or revoke all that a client role needs. */
+static void
+change_access(FunctionCallInfo fcinfo, const char *verb, const char *preposition)
+{
+	const char *role;
+	const char *tables;
+	const char *functions;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("role must not be null"),
+				 errhint("Pass the name of a role.")));
+	/* GRANT takes the name "public" for everybody; here it is no role. */
+	(void) get_role_oid(NameStr(*PG_GETARG_NAME(0)), false);
+	role = quote_identifier(NameStr(*PG_GETARG_NAME(0)));
+
+	store_open();
+	run_utility(psprintf("%s USAGE ON SCHEMA %s %s %s", verb,
+						 catalog_get()->schema, preposition, role));
+	tables = expand_schema("@.upload_session, @.upload_reclaim");
+	run_utility(psprintf("%s SELECT, INSERT, UPDATE, DELETE ON TABLE %s %s %s",
+						 verb, tables, preposition, role));
+	statement_run(&client_functions, NULL, NULL, false);
+	functions = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	run_utility(psprintf("%s EXECUTE ON FUNCTION %s %s %s", verb, functions,
+						 preposition, role));
+	store_close();
+}
+
+/* grant_upload_access(role) */
+Datum
+vali_blob_grant_upload_access(PG_FUNCTION_ARGS)
+{
+	change_access(fcinfo, "GRANT", "TO");
+	PG_RETURN_VOID();
+}
+
+/* revoke_upload_access(role) */
+Datum
+vali_blob_revoke_upload_access(PG_FUNCTION_ARGS)
+{
+	change_access(fcinfo, "REVOKE", "FROM");
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,204 @@
+/*-------------------------------------------------------------------------
+ *
+ * reclaim.c
+ *		The queue of what dead uploads have left in storage.
+ *
+ * A row is due while claimed_until is null or has passed.  Claiming it pushes
+ * claimed_until to the end of the lease, failing it to the end of a delay;
+ * finishing deletes it.  Claims skip what others have locked, so that any
+ * number of reclaimers share the queue without waiting for each other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+
+#include "arguments.h"
+#include "reclaim.h"
+#include "settings.h"
+#include "statement.h"
+#include "store.h"
+
+PG_FUNCTION_INFO_V1(vali_blob_claim_reclaims);
+PG_FUNCTION_INFO_V1(vali_blob_finish_reclaim);
+PG_FUNCTION_INFO_V1(vali_blob_fail_reclaim);
+
+/* The index expression that orders the queue: never claimed comes first. */
+#define DUE_AT \
+	"COALESCE(r.claimed_until, '-infinity'::pg_catalog.timestamptz)"
+
+static Statement claim = {
+	.text = "WITH due AS MATERIALIZED ("
+	"SELECT r.id FROM @.upload_reclaim AS r "
+	"WHERE " DUE_AT " OPERATOR(pg_catalog.<=) $1 "
+	"ORDER BY " DUE_AT ", r.id LIMIT $3 FOR UPDATE SKIP LOCKED), "
+	"claimed AS ("
+	"UPDATE @.upload_reclaim AS r SET claimed_until = $2 FROM due "
+	"WHERE r.id OPERATOR(pg_catalog.=) due.id RETURNING r AS claim, r.id) "
+	"SELECT claimed.claim FROM claimed ORDER BY claimed.id",
+	.nargs = 3, .argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID},
+};
+
+static Statement finish = {
+	.text = "DELETE FROM @.upload_reclaim AS r "
+	"WHERE r.id OPERATOR(pg_catalog.=) $1",
+	.nargs = 1, .argtypes = {INT8OID},
+};
+
+/* The delay is 15 s, doubles with each failure, and ends at an hour. */
+static Statement fail = {
+	.text = "UPDATE @.upload_reclaim AS r SET "
+	"attempts = r.attempts OPERATOR(pg_catalog.+) 1, "
+	"last_error = $2, "
+	"claimed_until = $3 OPERATOR(pg_catalog.+) "
+	"pg_catalog.make_interval(secs => LEAST(3600, 15 OPERATOR(pg_catalog.*) "
+	"(2 OPERATOR(pg_catalog.^) LEAST(r.attempts, 10)))) "
+	"WHERE r.id OPERATOR(pg_catalog.=) $1",
+	.nargs = 3, .argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID},
+};
+
+/* What somebody is at work on stays, however old it is. */
+static Statement purge = {
+	.text = "DELETE FROM @.upload_reclaim AS r WHERE r.id OPERATOR(pg_catalog.=) ANY ("
+	"ARRAY(SELECT r.id FROM @.upload_reclaim AS r "
+	"WHERE r.enqueued_at OPERATOR(pg_catalog.<=) $1 "
+	"AND " DUE_AT " OPERATOR(pg_catalog.<=) $2 "
+	"ORDER BY r.enqueued_at LIMIT $3 FOR UPDATE SKIP LOCKED))",
+	.nargs = 3, .argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID},
+};
+
+/* Get how long a claim is to last. */
+static Interval *
+get_lease(FunctionCallInfo fcinfo, int n)
+{
+	Interval   *lease;
+	Interval	zero = {0};
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("lease must not be null"),
+				 errhint("Pass an interval such as '5 minutes'.")));
+	lease = PG_GETARG_INTERVAL_P(n);
+	if (!DatumGetBool(DirectFunctionCall2(interval_gt, IntervalPGetDatum(lease),
+										  IntervalPGetDatum(&zero))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lease must be positive, but is %s",
+						DatumGetCString(DirectFunctionCall1(interval_out,
+															IntervalPGetDatum(lease)))),
+				 errhint("Pass an interval such as '5 minutes'.")));
+	return lease;
+}
+
+/* Put the rows of a statement, each a composite value, into a result. */
+static void
+return_rows(ReturnSetInfo *rsinfo)
+{
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		is_null;
+		Datum		row = SPI_getbinval(SPI_tuptable->vals[i],
+										SPI_tuptable->tupdesc, 1, &is_null);
+		HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+		HeapTupleData tuple = {
+			.t_len = HeapTupleHeaderGetDatumLength(header),
+			.t_data = header,
+		};
+
+		tuplestore_puttuple(rsinfo->setResult, &tuple);
+	}
+}
+
+/* claim_reclaims(max_rows, lease): rows that are the caller's for a while. */
+Datum
+vali_blob_claim_reclaims(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		values[3];
+
+	PreventCommandIfReadOnly("claim_reclaims()");
+	values[0] = TimestampTzGetDatum(now);
+	values[2] = Int64GetDatum(positive_count(fcinfo, 0, "max_rows"));
+	values[1] = DirectFunctionCall2(timestamptz_pl_interval,
+									TimestampTzGetDatum(now),
+									IntervalPGetDatum(get_lease(fcinfo, 1)));
+	InitMaterializedSRF(fcinfo, 0);
+	store_open();
+	statement_run(&claim, values, NULL, false);
+	return_rows((ReturnSetInfo *) fcinfo->resultinfo);
+	store_close();
+	return (Datum) 0;
+}
+
+/* Run a statement on one row of the queue; false if the row is not there. */
+static bool
+change_row(Statement *statement, const Datum *values, const bool *nulls)
+{
+	bool		found;
+
+	store_open();
+	statement_run(statement, values, nulls, false);
+	found = SPI_processed > 0;
+	store_close();
+	return found;
+}
+
+/* Get the id of a row of the queue. */
+static Datum
+get_id(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("id must not be null"),
+				 errhint("Pass the id of a row that claim_reclaims() returned.")));
+	return PG_GETARG_DATUM(n);
+}
+
+/* finish_reclaim(id): the storage is free. */
+Datum
+vali_blob_finish_reclaim(PG_FUNCTION_ARGS)
+{
+	Datum		values[1];
+
+	PreventCommandIfReadOnly("finish_reclaim()");
+	values[0] = get_id(fcinfo, 0);
+	PG_RETURN_BOOL(change_row(&finish, values, NULL));
+}
+
+/* fail_reclaim(id, error): it did not work; try again later. */
+Datum
+vali_blob_fail_reclaim(PG_FUNCTION_ARGS)
+{
+	Datum		values[3];
+	bool		nulls[3] = {false, PG_ARGISNULL(1), false};
+
+	PreventCommandIfReadOnly("fail_reclaim()");
+	values[0] = get_id(fcinfo, 0);
+	values[1] = nulls[1] ? (Datum) 0 : PG_GETARG_DATUM(1);
+	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
+	PG_RETURN_BOOL(change_row(&fail, values, nulls));
+}
+
+/* Remove rows that nobody has finished for too long. */
+void
+purge_reclaims(TimestampTz now, int64 limit)
+{
+	Datum		values[3];
+
+	if (limit <= 0 || reclaim_retention_setting < 0)
+		return;
+	values[0] = TimestampTzGetDatum(now -
+									reclaim_retention_setting * USECS_PER_SEC);
+	values[1] = TimestampTzGetDatum(now);
+	values[2] = Int64GetDatum(limit);
+	statement_run(&purge, values, NULL, false);
+}

@@ -1,0 +1,292 @@
+/*-------------------------------------------------------------------------
+ *
+ * row.c
+ *		Between a row of upload_session and a Session.
+ *
+ * Columns are found by name in the row's own type, so that an administrator
+ * may add columns to the table, or drop them again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "parser/parse_coerce.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+#include "catalog.h"
+#include "row.h"
+
+static const struct
+{
+	const char *name;
+	Oid			type;
+}			columns[COLUMN_COUNT] =
+{
+	[COLUMN_ID] = {"id", INT8OID},
+	[COLUMN_UPLOAD_ID] = {"upload_id", TEXTOID},
+	[COLUMN_OWNER] = {"owner", TEXTOID},
+	[COLUMN_BUCKET] = {"bucket", TEXTOID},
+	[COLUMN_PATH] = {"path", TEXTOID},
+	[COLUMN_TOTAL_SIZE] = {"total_size", INT8OID},
+	[COLUMN_UPLOADED_BYTES] = {"uploaded_bytes", INT8OID},
+	[COLUMN_STATUS] = {"status", InvalidOid},
+	[COLUMN_CONTENT_TYPE] = {"content_type", TEXTOID},
+	[COLUMN_METADATA] = {"metadata", JSONBOID},
+	[COLUMN_PROVIDER_DATA] = {"provider_data", JSONBOID},
+	[COLUMN_RESULT] = {"result", JSONBOID},
+	[COLUMN_ABORT_REASON] = {"abort_reason", TEXTOID},
+	[COLUMN_TTL] = {"ttl", INTERVALOID},
+	[COLUMN_CREATED_AT] = {"created_at", TIMESTAMPTZOID},
+	[COLUMN_UPDATED_AT] = {"updated_at", TIMESTAMPTZOID},
+	[COLUMN_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID},
+};
+
+/* The name of a column; none of them needs quotes. */
+const char *
+column_name(SessionColumn column)
+{
+	return columns[column].name;
+}
+
+/* The type of a column's values; InvalidOid for upload_status. */
+Oid
+column_type(SessionColumn column)
+{
+	return columns[column].type;
+}
+
+/* Find a column by its name, and see that it is what we take it for. */
+static int
+column_index(TupleDesc desc, SessionColumn column)
+{
+	Oid			type = OidIsValid(column_type(column)) ?
+		column_type(column) : catalog_get()->status_type;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped ||
+			strcmp(NameStr(att->attname), column_name(column)) != 0)
+			continue;
+		if (!IsBinaryCoercible(att->atttypid, type))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of table upload_session has type %s instead of %s",
+							column_name(column), format_type_be(att->atttypid),
+							format_type_be(type)),
+					 errhint("Change the column's type back.")));
+		return i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_COLUMN),
+			 errmsg("table upload_session has no column \"%s\"",
+					column_name(column)),
+			 errhint("Rename the column back, or create the extension again.")));
+}
+
+/*
+ * Where our columns are in a row type.  The answer is kept for the row type
+ * that was asked for last, of which the type cache numbers every version.
+ */
+static const int *
+column_map(HeapTupleHeader header, TupleDesc desc)
+{
+	static int	map[COLUMN_COUNT];
+	static uint64 map_version = 0;
+	uint64		version = assign_record_type_identifier(HeapTupleHeaderGetTypeId(header),
+														HeapTupleHeaderGetTypMod(header));
+
+	if (map_version != version)
+	{
+		map_version = 0;
+		for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+			map[column] = column_index(desc, column);
+		map_version = version;
+	}
+	return map;
+}
+
+/* A value that may be null and may be toasted. */
+static void *
+pointer_or_null(Datum value, bool is_null)
+{
+	return is_null ? NULL : DatumGetPointer(value);
+}
+
+/* A text that may be null; a long one may be toasted. */
+static text *
+text_or_null(Datum value, bool is_null)
+{
+	return is_null ? NULL : DatumGetTextPP(value);
+}
+
+/* Fill one field of a Session. */
+static void
+set_field(Session *s, SessionColumn column, Datum value, bool is_null)
+{
+	switch (column)
+	{
+		case COLUMN_ID:
+			s->id = DatumGetInt64(value);
+			break;
+		case COLUMN_UPLOAD_ID:
+			s->upload_id = text_or_null(value, is_null);
+			break;
+		case COLUMN_OWNER:
+			s->owner = text_or_null(value, is_null);
+			break;
+		case COLUMN_BUCKET:
+			s->bucket = text_or_null(value, is_null);
+			break;
+		case COLUMN_PATH:
+			s->path = text_or_null(value, is_null);
+			break;
+		case COLUMN_TOTAL_SIZE:
+			s->total_size = is_null ? SIZE_DEFERRED : DatumGetInt64(value);
+			break;
+		case COLUMN_UPLOADED_BYTES:
+			s->uploaded_bytes = DatumGetInt64(value);
+			break;
+		case COLUMN_STATUS:
+			s->status = status_from_datum(value);
+			break;
+		case COLUMN_CONTENT_TYPE:
+			s->content_type = text_or_null(value, is_null);
+			break;
+		case COLUMN_METADATA:
+			s->metadata = pointer_or_null(value, is_null);
+			break;
+		case COLUMN_PROVIDER_DATA:
+			s->provider_data = pointer_or_null(value, is_null);
+			break;
+		case COLUMN_RESULT:
+			s->result = pointer_or_null(value, is_null);
+			break;
+		case COLUMN_ABORT_REASON:
+			s->abort_reason = text_or_null(value, is_null);
+			break;
+		case COLUMN_TTL:
+			s->ttl = pointer_or_null(value, is_null);
+			break;
+		case COLUMN_CREATED_AT:
+			s->created_at = DatumGetTimestampTz(value);
+			break;
+		case COLUMN_UPDATED_AT:
+			s->updated_at = DatumGetTimestampTz(value);
+			break;
+		case COLUMN_EXPIRES_AT:
+			s->expires_at = is_null ? EXPIRES_NEVER : DatumGetTimestampTz(value);
+			break;
+	}
+}
+
+/* The value of one field of a Session, as the column stores it. */
+Datum
+session_value(const Session *s, SessionColumn column, bool *is_null)
+{
+	const void *pointer = NULL;
+
+	*is_null = false;
+	switch (column)
+	{
+		case COLUMN_ID:
+			return Int64GetDatum(s->id);
+		case COLUMN_TOTAL_SIZE:
+			*is_null = s->total_size == SIZE_DEFERRED;
+			return Int64GetDatum(s->total_size);
+		case COLUMN_UPLOADED_BYTES:
+			return Int64GetDatum(s->uploaded_bytes);
+		case COLUMN_STATUS:
+			return status_to_datum(s->status);
+		case COLUMN_CREATED_AT:
+			return TimestampTzGetDatum(s->created_at);
+		case COLUMN_UPDATED_AT:
+			return TimestampTzGetDatum(s->updated_at);
+		case COLUMN_EXPIRES_AT:
+			*is_null = s->expires_at == EXPIRES_NEVER;
+			return TimestampTzGetDatum(s->expires_at);
+		case COLUMN_UPLOAD_ID:
+			pointer = s->upload_id;
+			break;
+		case COLUMN_OWNER:
+			pointer = s->owner;
+			break;
+		case COLUMN_BUCKET:
+			pointer = s->bucket;
+			break;
+		case COLUMN_PATH:
+			pointer = s->path;
+			break;
+		case COLUMN_CONTENT_TYPE:
+			pointer = s->content_type;
+			break;
+		case COLUMN_METADATA:
+			pointer = s->metadata;
+			break;
+		case COLUMN_PROVIDER_DATA:
+			pointer = s->provider_data;
+			break;
+		case COLUMN_RESULT:
+			pointer = s->result;
+			break;
+		case COLUMN_ABORT_REASON:
+			pointer = s->abort_reason;
+			break;
+		case COLUMN_TTL:
+			pointer = s->ttl;
+			break;
+	}
+	*is_null = pointer == NULL;
+	return PointerGetDatum(pointer);
+}
+
+/* Take a row apart; row and session share their memory. */
+void
+row_to_session(Datum row, Session *session)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+											  HeapTupleHeaderGetTypMod(header));
+	Datum	   *values = palloc(desc->natts * sizeof(Datum));
+	bool	   *nulls = palloc(desc->natts * sizeof(bool));
+	const int  *map = column_map(header, desc);
+	HeapTupleData tuple = {
+		.t_len = HeapTupleHeaderGetDatumLength(header),
+		.t_data = header,
+	};
+
+	heap_deform_tuple(&tuple, desc, values, nulls);
+	memset(session, 0, sizeof(Session));
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+		set_field(session, column, values[map[column]], nulls[map[column]]);
+	session->row = HeapTupleHeaderGetDatum(header);
+	ReleaseTupleDesc(desc);
+}
+
+/* Copy a row, showing another status than the stored one. */
+Datum
+row_with_status(Datum row, SessionStatus status)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+											  HeapTupleHeaderGetTypMod(header));
+	int			attnum = column_map(header, desc)[COLUMN_STATUS] + 1;
+	Datum		value = status_to_datum(status);
+	bool		is_null = false;
+	HeapTupleData tuple = {
+		.t_len = HeapTupleHeaderGetDatumLength(header),
+		.t_data = header,
+	};
+	HeapTuple	shown = heap_modify_tuple_by_cols(&tuple, desc, 1, &attnum,
+												  &value, &is_null);
+	Datum		result = heap_copy_tuple_as_datum(shown, desc);
+
+	ReleaseTupleDesc(desc);
+	return result;
+}

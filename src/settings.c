@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *		The extension's settings.
+ *
+ * What a client could also pass as an argument, or what only says how long
+ * its own ended sessions stay, any user may set.  What guards sessions or
+ * steers the sweep is for superusers.  None needs a server restart, so that
+ * all can be set per database.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+#include "compat.h"
+#include "settings.h"
+
+#define HOUR 3600
+#define DAY (24 * HOUR)
+
+int			session_ttl_setting = 48 * HOUR;
+int			retention_setting = 24 * HOUR;
+int			reclaim_retention_setting = 30 * DAY;
+bool		require_owner_setting = false;
+bool		sweep_setting = true;
+int			sweep_interval_setting = 60;
+int			sweep_batch_size_setting = 1000;
+
+/* Define the settings that are durations with -1 for "for ever". */
+static void
+define_durations(void)
+{
+	DefineCustomIntVariable("vali_blob.session_ttl",
+							"Sets how long a new upload session may stay idle before it expires.",
+							"-1 lets new sessions live for ever.",
+							&session_ttl_setting,
+							48 * HOUR, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("vali_blob.retention",
+							"Sets how long an ended upload session is kept.",
+							"0 removes it with the next sweep, -1 keeps it for ever.",
+							&retention_setting,
+							24 * HOUR, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("vali_blob.reclaim_retention",
+							"Sets how long an unfinished row of the reclaim queue is kept.",
+							"-1 keeps it for ever.",
+							&reclaim_retention_setting,
+							30 * DAY, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+}
+
+/* Define the settings of the sweep. */
+static void
+define_sweep_settings(void)
+{
+	DefineCustomBoolVariable("vali_blob.sweep",
+							 "Lets the background worker sweep the database.",
+							 "sweep_uploads() works in any case.",
+							 &sweep_setting,
+							 true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("vali_blob.sweep_interval",
+							"Sets the pause between two sweeps of a database.",
+							NULL,
+							&sweep_interval_setting,
+							60, 1, 7 * DAY,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("vali_blob.sweep_batch_size",
+							"Sets how many rows a sweep handles in one transaction.",
+							NULL,
+							&sweep_batch_size_setting,
+							1000, 1, 100000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+}
+
+/* Define all settings, when the library is loaded. */
+void
+define_settings(void)
+{
+	define_durations();
+	define_sweep_settings();
+
+	DefineCustomBoolVariable("vali_blob.require_owner",
+							 "Refuses every call that names no owner.",
+							 "So a forgotten owner cannot open the sessions of all.",
+							 &require_owner_setting,
+							 false,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("vali_blob");
+}

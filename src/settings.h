@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *		The extension's settings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VALI_BLOB_SETTINGS_H
+#define VALI_BLOB_SETTINGS_H
+
+/* Durations are in seconds; -1 stands for "for ever". */
+extern int	session_ttl_setting;
+extern int	retention_setting;
+extern int	reclaim_retention_setting;
+extern bool require_owner_setting;
+extern bool sweep_setting;
+extern int	sweep_interval_setting;
+extern int	sweep_batch_size_setting;
+
+extern void define_settings(void);
+
+#endif							/* VALI_BLOB_SETTINGS_H */

@@ -1,0 +1,121 @@
+/*-------------------------------------------------------------------------
+ *
+ * statement.c
+ *		SQL statements whose plans are kept for the life of the backend.
+ *
+ * SPI leaves its own, short-lived memory context current after each of its
+ * calls; here the caller's stays current, so that what our functions allocate
+ * is the caller's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/portal.h"
+
+#include "catalog.h"
+#include "statement.h"
+
+/* Put the schema's name into the text of a statement. */
+char *
+expand_schema(const char *text)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (const char *c = text; *c != '\0'; c++)
+	{
+		if (c[0] == '@' && c[1] == '.')
+			appendStringInfoString(&buf, catalog_get()->schema);
+		else
+			appendStringInfoChar(&buf, *c);
+	}
+	return buf.data;
+}
+
+/*
+ * Plan a statement, if that has not been done for the extension as it stands.
+ * The plan of an extension that has since been dropped or renamed may still
+ * be running, further up in the same backend, so it is left alone: such
+ * changes are rare, and a plan is small.
+ *
+ * The plan is generic: for one row found by a unique index, or the head of an
+ * index range, the values of the parameters make no difference.
+ */
+static void
+prepare(Statement *statement)
+{
+	const Catalog *catalog = catalog_get();
+	Oid			argtypes[STATEMENT_MAX_ARGS];
+	SPIPlanPtr	plan;
+	char	   *text;
+
+	if (statement->plan != NULL && statement->generation == catalog->generation)
+		return;
+
+	for (int i = 0; i < statement->nargs; i++)
+		argtypes[i] = OidIsValid(statement->argtypes[i]) ?
+			statement->argtypes[i] : catalog->status_type;
+	text = expand_schema(statement->text);
+	plan = SPI_prepare_cursor(text, statement->nargs, argtypes,
+							  CURSOR_OPT_GENERIC_PLAN);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", text,
+			 SPI_result_code_string(SPI_result));
+	statement->plan = plan;
+	statement->generation = catalog->generation;
+}
+
+/* The null flags in the form that SPI takes. */
+static void
+spell_nulls(const bool *nulls, int nargs, char *spelled)
+{
+	for (int i = 0; i < nargs; i++)
+		spelled[i] = nulls != NULL && nulls[i] ? 'n' : ' ';
+}
+
+/* Run a statement; the result is in SPI_tuptable and SPI_processed. */
+void
+statement_run(Statement *statement, const Datum *values, const bool *nulls,
+			  bool read_only)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	char		spelled[STATEMENT_MAX_ARGS];
+	int			code;
+
+	prepare(statement);
+	spell_nulls(nulls, statement->nargs, spelled);
+	code = SPI_execute_plan(statement->plan, unconstify(Datum *, values),
+							spelled, read_only, 0);
+	if (code < 0)
+		elog(ERROR, "could not run \"%s\": %s", statement->text,
+			 SPI_result_code_string(code));
+	MemoryContextSwitchTo(caller);
+}
+
+/* Open a cursor on a statement that takes no nulls. */
+Portal
+statement_open(Statement *statement, const Datum *values, bool read_only)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Portal		portal;
+
+	prepare(statement);
+	portal = SPI_cursor_open(NULL, statement->plan, unconstify(Datum *, values),
+							 NULL, read_only);
+	MemoryContextSwitchTo(caller);
+	return portal;
+}
+
+/* Fetch one row from a cursor into SPI_tuptable; false at the end. */
+bool
+statement_fetch(Portal portal)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	SPI_cursor_fetch(portal, true, 1);
+	MemoryContextSwitchTo(caller);
+	return SPI_processed == 1;
+}

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * statement.h
+ *		SQL statements whose plans are kept for the life of the backend.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VALI_BLOB_STATEMENT_H
+#define VALI_BLOB_STATEMENT_H
+
+#include "executor/spi.h"
+
+#define STATEMENT_MAX_ARGS 18
+
+/*
+ * A statement and its plan.  In the text "@." stands for our schema and a dot,
+ * among the argument types InvalidOid for upload_status.
+ */
+typedef struct Statement
+{
+	const char *text;
+	int			nargs;
+	Oid			argtypes[STATEMENT_MAX_ARGS];
+	uint64		generation;		/* the catalog's, when it was planned */
+	SPIPlanPtr	plan;
+} Statement;
+
+extern char *expand_schema(const char *text);
+extern void statement_run(Statement *statement, const Datum *values,
+						  const bool *nulls, bool read_only);
+extern Portal statement_open(Statement *statement, const Datum *values,
+							 bool read_only);
+extern bool statement_fetch(Portal portal);
+
+#endif							/* VALI_BLOB_STATEMENT_H */

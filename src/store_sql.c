@@ -1,0 +1,360 @@
+/*-------------------------------------------------------------------------
+ *
+ * store_sql.c
+ *		The way to the rows of upload_session through SQL.
+ *
+ * Rows are locked by one statement (SELECT ... FOR UPDATE), judged in C, and
+ * written by a second one.  A single UPDATE could not keep the rules in one
+ * place: its WHERE clause would have to repeat them, it locks less than FOR
+ * UPDATE, and when it touches no row a second statement must find out why.
+ *
+ * A write names just the columns that have changed, so that privileges and
+ * triggers on columns mean what they say.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "errors.h"
+#include "json.h"
+#include "row.h"
+#include "statement.h"
+#include "store.h"
+
+#define SELECT_BY_UPLOAD_ID \
+	"SELECT this_session FROM @.upload_session AS this_session " \
+	"WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1"
+
+static Statement read_one = {
+	.text = SELECT_BY_UPLOAD_ID,
+	.nargs = 1, .argtypes = {TEXTOID},
+};
+
+static Statement lock_one[] = {
+	[LOCK_WAIT] = {
+		.text = SELECT_BY_UPLOAD_ID " FOR UPDATE",
+		.nargs = 1, .argtypes = {TEXTOID},
+	},
+	[LOCK_SKIP] = {
+		.text = SELECT_BY_UPLOAD_ID " FOR UPDATE SKIP LOCKED",
+		.nargs = 1, .argtypes = {TEXTOID},
+	},
+};
+
+static Statement lock_due = {
+	.text = "SELECT this_session FROM @.upload_session AS this_session "
+	"WHERE this_session.status OPERATOR(pg_catalog.=) $1 "
+	"AND this_session.expires_at OPERATOR(pg_catalog.<=) $2 "
+	"ORDER BY this_session.expires_at LIMIT $3 "
+	"FOR UPDATE SKIP LOCKED",
+	.nargs = 3, .argtypes = {InvalidOid, TIMESTAMPTZOID, INT8OID},
+};
+
+static Statement insert_one = {
+	.text = "INSERT INTO @.upload_session AS this_session "
+	"(upload_id, owner, bucket, path, content_type, total_size, metadata, "
+	"provider_data, ttl, created_at, updated_at, expires_at) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
+	"RETURNING this_session",
+	.nargs = 12,
+	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, JSONBOID,
+	JSONBOID, INTERVALOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+};
+
+/* The columns that insert_one takes, in its order. */
+static const SessionColumn inserted[] = {
+	COLUMN_UPLOAD_ID, COLUMN_OWNER, COLUMN_BUCKET, COLUMN_PATH,
+	COLUMN_CONTENT_TYPE, COLUMN_TOTAL_SIZE, COLUMN_METADATA,
+	COLUMN_PROVIDER_DATA, COLUMN_TTL, COLUMN_CREATED_AT, COLUMN_UPDATED_AT,
+	COLUMN_EXPIRES_AT
+};
+
+static Statement delete_one = {
+	.text = "DELETE FROM @.upload_session AS this_session "
+	"WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1",
+	.nargs = 1, .argtypes = {TEXTOID},
+};
+
+static Statement enqueue_reclaim = {
+	.text = "INSERT INTO @.upload_reclaim "
+	"(upload_id, owner, bucket, path, provider_data, reason) "
+	"VALUES ($1, $2, $3, $4, $5, $6)",
+	.nargs = 6,
+	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, InvalidOid},
+};
+
+/* The columns that enqueue_reclaim takes, in its order. */
+static const SessionColumn enqueued[] = {
+	COLUMN_UPLOAD_ID, COLUMN_OWNER, COLUMN_BUCKET, COLUMN_PATH,
+	COLUMN_PROVIDER_DATA, COLUMN_STATUS
+};
+
+/* Connect to SPI, leaving the caller's memory context current. */
+void
+store_open(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	SPI_connect();
+	MemoryContextSwitchTo(caller);
+}
+
+/* Disconnect; what was returned stays. */
+void
+store_close(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	SPI_finish();
+	MemoryContextSwitchTo(caller);
+}
+
+/* Take over the one row that a statement gave, if it gave one. */
+static bool
+take_row(Session *session)
+{
+	SPITupleTable *table = SPI_tuptable;
+	bool		found = SPI_processed == 1;
+
+	if (found)
+	{
+		bool		is_null;
+		Datum		row = SPI_getbinval(table->vals[0], table->tupdesc, 1,
+										&is_null);
+
+		row_to_session(datumCopy(row, false, -1), session);
+	}
+	SPI_freetuptable(table);
+	return found;
+}
+
+/* Find a session without locking it, as the caller's snapshot sees it. */
+bool
+store_read(const text *upload_id, Session *session)
+{
+	Datum		value = PointerGetDatum(upload_id);
+
+	statement_run(&read_one, &value, NULL, true);
+	return take_row(session);
+}
+
+/* Find a session and lock it; the Session is its newest version. */
+bool
+store_lock(const text *upload_id, LockWait wait, Session *session)
+{
+	Datum		value = PointerGetDatum(upload_id);
+
+	statement_run(&lock_one[wait], &value, NULL, false);
+	return take_row(session);
+}
+
+/* Take the values of some columns from a Session. */
+static void
+collect_values(const Session *session, const SessionColumn *columns, int count,
+			   Datum *values, bool *nulls)
+{
+	for (int i = 0; i < count; i++)
+		values[i] = session_value(session, columns[i], &nulls[i]);
+}
+
+/*
+ * Take over the row that a write gave.  If a trigger or a rule has swallowed
+ * the write, nothing must be reported as done.
+ */
+static void
+take_written(Session *session, const text *upload_id)
+{
+	if (!take_row(session))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("upload \"%s\" was not written", shown_id(upload_id)),
+				 errhint("A trigger, a rule or a policy on table upload_session suppressed the write.")));
+}
+
+/* Say of a duplicate key which upload it is, and pass all other errors on. */
+pg_noreturn static void
+rethrow_naming_upload(MemoryContext context, const text *upload_id)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	if (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
+		error->constraint_name != NULL &&
+		strcmp(error->constraint_name, "upload_session_upload_id_key") == 0)
+	{
+		error->message = psprintf("upload \"%s\" exists already",
+								  shown_id(upload_id));
+		error->hint = "Choose another upload_id, or leave it out to get a random one.";
+	}
+	FlushErrorState();
+	ReThrowError(error);
+}
+
+/* Insert a new session; the Session becomes the row as stored. */
+void
+store_insert(Session *session)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const text *upload_id = session->upload_id;
+	Datum		values[lengthof(inserted)];
+	bool		nulls[lengthof(inserted)];
+
+	collect_values(session, inserted, lengthof(inserted), values, nulls);
+	PG_TRY();
+	{
+		statement_run(&insert_one, values, nulls, false);
+	}
+	PG_CATCH();
+	{
+		rethrow_naming_upload(context, upload_id);
+	}
+	PG_END_TRY();
+	take_written(session, upload_id);
+}
+
+/* Make the statement that updates some columns. */
+static void
+make_update(Statement *update, uint32 columns)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "UPDATE @.upload_session AS this_session SET ");
+	update->argtypes[0] = TEXTOID;
+	update->nargs = 1;
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		if ((columns & COLUMN_BIT(column)) == 0)
+			continue;
+		update->argtypes[update->nargs++] = column_type(column);
+		appendStringInfo(&buf, "%s%s = $%d", update->nargs > 2 ? ", " : "",
+						 column_name(column), update->nargs);
+	}
+	appendStringInfoString(&buf,
+						   " WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1"
+						   " RETURNING this_session");
+	update->text = MemoryContextStrdup(TopMemoryContext, buf.data);
+	pfree(buf.data);
+}
+
+/* Find the statement that updates these columns, or make it. */
+static Statement *
+find_update(uint32 columns)
+{
+	typedef struct UpdateEntry
+	{
+		uint32		columns;
+		Statement	statement;
+	} UpdateEntry;
+	static HTAB *updates = NULL;
+	UpdateEntry *entry;
+	bool		found;
+
+	if (updates == NULL)
+	{
+		HASHCTL		control = {
+			.keysize = sizeof(uint32),
+			.entrysize = sizeof(UpdateEntry),
+			.hcxt = TopMemoryContext,
+		};
+
+		updates = hash_create("vali_blob updates", 16, &control,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	entry = hash_search(updates, &columns, HASH_ENTER, &found);
+	if (!found)
+		memset(&entry->statement, 0, sizeof(Statement));
+	if (entry->statement.text == NULL)
+		make_update(&entry->statement, columns);
+	return &entry->statement;
+}
+
+/* Queue what a dead session has left in storage, if it has left anything. */
+static void
+enqueue_remains(const Session *session)
+{
+	Datum		values[lengthof(enqueued)];
+	bool		nulls[lengthof(enqueued)];
+
+	if (json_is_empty(session->provider_data))
+		return;
+	collect_values(session, enqueued, lengthof(enqueued), values, nulls);
+	statement_run(&enqueue_reclaim, values, nulls, false);
+}
+
+/*
+ * Write the changed columns of a locked session back, and with them what
+ * follows from the change; the Session becomes the row as stored.
+ */
+void
+store_write(Session *session)
+{
+	Statement  *update = find_update(session->changed);
+	const text *upload_id = session->upload_id;
+	bool		died = session->died;
+	Datum		values[STATEMENT_MAX_ARGS];
+	bool		nulls[STATEMENT_MAX_ARGS];
+	int			n = 0;
+
+	values[n] = session_value(session, COLUMN_UPLOAD_ID, &nulls[n]);
+	n++;
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		if ((session->changed & COLUMN_BIT(column)) != 0)
+		{
+			values[n] = session_value(session, column, &nulls[n]);
+			n++;
+		}
+	}
+	statement_run(update, values, nulls, false);
+	take_written(session, upload_id);
+	if (died)
+		enqueue_remains(session);
+}
+
+/* Delete a locked session. */
+void
+store_delete(const Session *session)
+{
+	Datum		value = PointerGetDatum(session->upload_id);
+
+	statement_run(&delete_one, &value, NULL, false);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("upload \"%s\" was not deleted",
+						shown_id(session->upload_id)),
+				 errhint("A trigger, a rule or a policy on table upload_session suppressed the deletion.")));
+}
+
+/* Begin to fetch overdue sessions. */
+Portal
+store_open_due(SessionStatus status, TimestampTz now, int64 limit)
+{
+	Datum		values[] = {
+		status_to_datum(status),
+		TimestampTzGetDatum(now),
+		Int64GetDatum(limit),
+	};
+
+	return statement_open(&lock_due, values, false);
+}
+
+/* Fetch the next session from a cursor; false when there is none left. */
+bool
+store_fetch(Portal portal, Session *session)
+{
+	return statement_fetch(portal) && take_row(session);
+}
