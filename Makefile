@@ -5,6 +5,7 @@ EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" vali_blob.contr
 
 MODULE_big = vali_blob
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+DOCS = doc/reference.md
 PGFILEDESC = "vali_blob - session store for resumable uploads"
 PG_CPPFLAGS = -DVALI_BLOB_VERSION='"$(EXTVERSION)"'
 

@@ -34,6 +34,7 @@
 #define MAX_BUCKET_LENGTH 256
 #define MAX_PATH_LENGTH 2048
 #define MAX_CONTENT_TYPE_LENGTH 256
+#define MAX_TTL_YEARS 10000
 
 PG_FUNCTION_INFO_V1(vali_blob_start_upload);
 PG_FUNCTION_INFO_V1(vali_blob_advance_upload);
@@ -47,13 +48,22 @@ PG_FUNCTION_INFO_V1(vali_blob_delete_upload);
 
 /* ---------- starting ---------- */
 
+/* Compare an interval with a number of years. */
+static int
+compare_with_years(const Interval *interval, int years)
+{
+	Interval	other = {.month = years * MONTHS_PER_YEAR};
+
+	return DatumGetInt32(DirectFunctionCall2(interval_cmp,
+											 IntervalPGetDatum(interval),
+											 IntervalPGetDatum(&other)));
+}
+
 /* Get the idle time that a new session is allowed; NULL: it never expires. */
 static Interval *
-get_ttl(FunctionCallInfo fcinfo, int n, const text *upload_id)
+get_ttl(FunctionCallInfo fcinfo, int n, const text *name)
 {
 	Interval   *ttl;
-	Interval	zero = {0};
-	int			sign;
 
 	if (PG_ARGISNULL(n))
 	{
@@ -65,18 +75,16 @@ get_ttl(FunctionCallInfo fcinfo, int n, const text *upload_id)
 	else
 		ttl = PG_GETARG_INTERVAL_P(n);
 
-	sign = DatumGetInt32(DirectFunctionCall2(interval_cmp,
-											 IntervalPGetDatum(ttl),
-											 IntervalPGetDatum(&zero)));
-	if (sign < 0)
+	if (compare_with_years(ttl, 0) < 0 ||
+		compare_with_years(ttl, MAX_TTL_YEARS) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("ttl of upload \"%s\" must not be negative, but is %s",
-						shown_id(upload_id),
+				 errmsg("ttl of upload \"%s\" must be between 0 and %d years, but is %s",
+						shown_id(name), MAX_TTL_YEARS,
 						DatumGetCString(DirectFunctionCall1(interval_out,
 															IntervalPGetDatum(ttl)))),
 				 errhint("Pass an idle time such as '48 hours', or '0' for an upload that never expires.")));
-	return sign == 0 ? NULL : ttl;
+	return compare_with_years(ttl, 0) == 0 ? NULL : ttl;
 }
 
 /* Make an upload id that nobody can guess. */
@@ -88,49 +96,51 @@ random_upload_id(FunctionCallInfo fcinfo)
 	return cstring_to_text(DatumGetCString(DirectFunctionCall1(uuid_out, uuid)));
 }
 
-/* Check what would not fit into the columns. */
+/* Check the texts of a new session; "name" is what messages call it. */
 static void
-check_new_session(const Session *session)
+check_new_session(const Session *session, const text *name)
 {
-	check_not_empty(session->upload_id, "upload_id");
 	check_not_empty(session->path, "path");
-	check_length(session->upload_id, "upload_id", MAX_UPLOAD_ID_LENGTH,
-				 session->upload_id);
-	check_length(session->path, "path", MAX_PATH_LENGTH, session->upload_id);
+	check_not_empty(session->upload_id, "upload_id");
+	check_length(session->upload_id, "upload_id", MAX_UPLOAD_ID_LENGTH, name);
+	check_length(session->path, "path", MAX_PATH_LENGTH, name);
 	check_length(session->content_type, "content_type",
-				 MAX_CONTENT_TYPE_LENGTH, session->upload_id);
-	check_length(session->bucket, "bucket", MAX_BUCKET_LENGTH,
-				 session->upload_id);
+				 MAX_CONTENT_TYPE_LENGTH, name);
+	check_length(session->bucket, "bucket", MAX_BUCKET_LENGTH, name);
 }
 
 /*
  * start_upload(path, total_size, content_type, metadata, provider_data,
  * owner, bucket, ttl, upload_id): start a session, and return it.
+ *
+ * A caller who leaves the upload_id to us does not know it, so that messages
+ * name the path instead.
  */
 Datum
 vali_blob_start_upload(PG_FUNCTION_ARGS)
 {
 	Session		session = {0};
-	text	   *id;
+	text	   *name;
 
 	PreventCommandIfReadOnly("start_upload()");
 	session.path = required_text(fcinfo, 0, "path");
-	session.upload_id = PG_ARGISNULL(8) ? random_upload_id(fcinfo) :
-		PG_GETARG_TEXT_PP(8);
-	id = session.upload_id;
+	session.upload_id = optional_text(fcinfo, 8);
+	name = session.upload_id == NULL ? session.path : session.upload_id;
 	session.total_size = PG_ARGISNULL(1) ? SIZE_DEFERRED :
-		required_size(fcinfo, 1, "total_size", id);
+		required_size(fcinfo, 1, "total_size", name);
 	session.content_type = optional_text(fcinfo, 2);
-	session.metadata = optional_json(fcinfo, 3, "metadata", id);
-	session.provider_data = optional_json(fcinfo, 4, "provider_data", id);
-	session.owner = checked_owner(fcinfo, 5);
+	session.metadata = optional_json(fcinfo, 3, "metadata", name);
+	session.provider_data = optional_json(fcinfo, 4, "provider_data", name);
+	session.owner = checked_owner(fcinfo, 5, name);
 	session.bucket = optional_text(fcinfo, 6);
-	session.ttl = get_ttl(fcinfo, 7, id);
+	session.ttl = get_ttl(fcinfo, 7, name);
+	if (session.upload_id == NULL)
+		session.upload_id = random_upload_id(fcinfo);
 	if (session.metadata == NULL)
 		session.metadata = json_empty_object();
 	if (session.provider_data == NULL)
 		session.provider_data = json_empty_object();
-	check_new_session(&session);
+	check_new_session(&session, name);
 
 	store_open();
 	session_start(&session, GetCurrentTimestamp());
@@ -207,7 +217,7 @@ vali_blob_declare_upload_size(PG_FUNCTION_ARGS)
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.total_size = required_size(fcinfo, 1, "total_size",
 									   request.upload_id);
-	request.owner = checked_owner(fcinfo, 2);
+	request.owner = checked_owner(fcinfo, 2, request.upload_id);
 	PG_RETURN_DATUM(change_and_return_row(session_declare_size, &request));
 }
 
@@ -222,7 +232,7 @@ vali_blob_merge_upload_data(PG_FUNCTION_ARGS)
 	request.metadata = optional_json(fcinfo, 1, "metadata", request.upload_id);
 	request.provider_data = optional_json(fcinfo, 2, "provider_data",
 										  request.upload_id);
-	request.owner = checked_owner(fcinfo, 3);
+	request.owner = checked_owner(fcinfo, 3, request.upload_id);
 	PG_RETURN_DATUM(change_and_return_row(session_merge, &request));
 }
 
@@ -235,7 +245,7 @@ vali_blob_complete_upload(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("complete_upload()");
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.result = optional_json(fcinfo, 1, "result", request.upload_id);
-	request.owner = checked_owner(fcinfo, 2);
+	request.owner = checked_owner(fcinfo, 2, request.upload_id);
 	PG_RETURN_DATUM(change_and_return_row(session_complete, &request));
 }
 
@@ -248,7 +258,7 @@ vali_blob_abort_upload(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("abort_upload()");
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.reason = optional_text(fcinfo, 1);
-	request.owner = checked_owner(fcinfo, 2);
+	request.owner = checked_owner(fcinfo, 2, request.upload_id);
 	PG_RETURN_DATUM(change_and_return_row(session_abort, &request));
 }
 
@@ -275,7 +285,7 @@ vali_blob_delete_upload(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("delete_upload()");
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
-	request.owner = checked_owner(fcinfo, 1);
+	request.owner = checked_owner(fcinfo, 1, request.upload_id);
 
 	store_open();
 	found = find_and_lock(&request, LOCK_WAIT, &session) == OUTCOME_ADVANCED;
@@ -328,7 +338,7 @@ get_chunk(FunctionCallInfo fcinfo, Request *request)
 	request->final = optional_flag(fcinfo, 3);
 	request->provider_data = optional_json(fcinfo, 4, "provider_data",
 										   request->upload_id);
-	request->owner = checked_owner(fcinfo, 5);
+	request->owner = checked_owner(fcinfo, 5, request->upload_id);
 }
 
 /* Advance one session by one chunk. */
@@ -375,32 +385,48 @@ vali_blob_try_advance_upload(PG_FUNCTION_ARGS)
 	return advance(fcinfo, false);
 }
 
-/* Get the elements of an array argument, none of them null. */
-static Datum *
-array_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type,
-			   int *count)
+/* The elements of an array argument. */
+typedef struct Elements
 {
+	Datum	   *values;
+	bool	   *nulls;
+	int			count;
+} Elements;
+
+/* Take an array argument apart. */
+static Elements
+get_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
+{
+	Elements	elements;
 	ArrayType  *array;
-	Datum	   *elements;
 	bool		is_text = type == TEXTOID;
 
-	if (PG_ARGISNULL(n) || array_contains_nulls(PG_GETARG_ARRAYTYPE_P(n)))
+	if (PG_ARGISNULL(n))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null or contain nulls", name),
-				 errhint("Pass one element for each chunk.")));
+				 errmsg("%s must not be null", name),
+				 errhint("Pass an array with one element for each chunk.")));
 	array = PG_GETARG_ARRAYTYPE_P(n);
 	if (ARR_NDIM(array) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be a one-dimensional array, but has %d dimensions",
 						name, ARR_NDIM(array)),
-				 errhint("Pass one element for each chunk.")));
+				 errhint("Pass an array with one element for each chunk.")));
 	deconstruct_array(array, type, is_text ? -1 : (int) sizeof(int64),
 					  !is_text && FLOAT8PASSBYVAL,
 					  is_text ? TYPALIGN_INT : TYPALIGN_DOUBLE,
-					  &elements, NULL, count);
+					  &elements.values, &elements.nulls, &elements.count);
 	return elements;
+}
+
+/* Take one element of an array as a number of bytes. */
+static int64
+element_size(const Elements *elements, int i, const char *name,
+			 const text *upload_id)
+{
+	return check_size(elements->nulls[i], DatumGetInt64(elements->values[i]),
+					  name, upload_id);
 }
 
 /* A chunk among many: what is asked, and where the answer goes. */
@@ -415,33 +441,36 @@ typedef struct ChunkOfMany
 static ChunkOfMany *
 get_chunks(FunctionCallInfo fcinfo, int *count)
 {
-	int			ids_count;
-	int			offsets_count;
-	int			lengths_count;
-	Datum	   *ids = array_elements(fcinfo, 0, "upload_ids", TEXTOID, &ids_count);
-	Datum	   *offsets = array_elements(fcinfo, 1, "chunk_offsets", INT8OID, &offsets_count);
-	Datum	   *lengths = array_elements(fcinfo, 2, "chunk_lengths", INT8OID, &lengths_count);
-	ChunkOfMany *chunks = palloc0(ids_count * sizeof(ChunkOfMany));
+	Elements	ids = get_elements(fcinfo, 0, "upload_ids", TEXTOID);
+	Elements	offsets = get_elements(fcinfo, 1, "chunk_offsets", INT8OID);
+	Elements	lengths = get_elements(fcinfo, 2, "chunk_lengths", INT8OID);
+	ChunkOfMany *chunks = palloc0(ids.count * sizeof(ChunkOfMany));
 
-	if (ids_count != offsets_count || ids_count != lengths_count)
+	if (ids.count != offsets.count || ids.count != lengths.count)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("upload_ids, chunk_offsets and chunk_lengths must have the same number of elements, but have %d, %d and %d",
-						ids_count, offsets_count, lengths_count),
+						ids.count, offsets.count, lengths.count),
 				 errhint("Pass one element of each for each chunk.")));
-	for (int i = 0; i < ids_count; i++)
+	for (int i = 0; i < ids.count; i++)
 	{
 		Request    *request = &chunks[i].request;
 
-		request->upload_id = DatumGetTextPP(ids[i]);
-		request->chunk_offset = check_size(DatumGetInt64(offsets[i]),
-										   "chunk_offset", request->upload_id);
-		request->chunk_length = check_size(DatumGetInt64(lengths[i]),
-										   "chunk_length", request->upload_id);
+		if (ids.nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("upload_ids must not contain nulls, but element %d is null",
+							i + 1),
+					 errhint("Pass one upload id for each chunk.")));
+		request->upload_id = DatumGetTextPP(ids.values[i]);
+		request->chunk_offset = element_size(&offsets, i, "chunk_offset",
+											 request->upload_id);
+		request->chunk_length = element_size(&lengths, i, "chunk_length",
+											 request->upload_id);
 		check_chunk(request);
 		chunks[i].position = i;
 	}
-	*count = ids_count;
+	*count = ids.count;
 	return chunks;
 }
 
@@ -515,7 +544,7 @@ vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 	int			count;
 
 	PreventCommandIfReadOnly("advance_uploads()");
-	require_owner(NULL);
+	require_owner(NULL, NULL);
 	chunks = get_chunks(fcinfo, &count);
 	InitMaterializedSRF(fcinfo, 0);
 

@@ -65,29 +65,38 @@ positive_count(FunctionCallInfo fcinfo, int n, const char *name)
 
 /* Refuse a call without an owner where the administrator demands one. */
 void
-require_owner(const text *owner)
+require_owner(const text *owner, const text *upload_id)
 {
 	if (owner == NULL && require_owner_setting)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("owner must not be null while vali_blob.require_owner is on"),
-				 errhint("Pass the owner of the upload, in a function that takes one.")));
+				 upload_id == NULL ?
+				 errmsg("owner must not be null while vali_blob.require_owner is on") :
+				 errmsg("owner of upload \"%s\" must not be null while vali_blob.require_owner is on",
+						shown_id(upload_id)),
+				 errhint("Pass the owner, in a function that takes one.")));
 }
 
-/* Get the owner that a call names. */
+/* Get the owner that a call names; the upload, if any, is for messages. */
 text *
-checked_owner(FunctionCallInfo fcinfo, int n)
+checked_owner(FunctionCallInfo fcinfo, int n, const text *upload_id)
 {
 	text	   *owner = optional_text(fcinfo, n);
 
-	require_owner(owner);
+	require_owner(owner, upload_id);
 	return owner;
 }
 
-/* Check a number of bytes. */
+/* Check a number of bytes, which must be there. */
 int64
-check_size(int64 size, const char *name, const text *upload_id)
+check_size(bool is_null, int64 size, const char *name, const text *upload_id)
 {
+	if (is_null)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s of upload \"%s\" must not be null", name,
+						shown_id(upload_id)),
+				 errhint("Pass a number of bytes.")));
 	if (size < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -97,18 +106,13 @@ check_size(int64 size, const char *name, const text *upload_id)
 	return size;
 }
 
-/* Get a number of bytes that must be there. */
+/* Get a number of bytes. */
 int64
 required_size(FunctionCallInfo fcinfo, int n, const char *name,
 			  const text *upload_id)
 {
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s of upload \"%s\" must not be null", name,
-						shown_id(upload_id)),
-				 errhint("Pass a number of bytes.")));
-	return check_size(PG_GETARG_INT64(n), name, upload_id);
+	return check_size(PG_ARGISNULL(n), PG_ARGISNULL(n) ? 0 : PG_GETARG_INT64(n),
+					  name, upload_id);
 }
 
 /* Check that a chunk has an end. */
@@ -168,8 +172,8 @@ optional_json(FunctionCallInfo fcinfo, int n, const char *name,
 	if (!json_is_object(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s of upload \"%s\" must be a JSON object", name,
-						shown_id(upload_id)),
+				 errmsg("%s of upload \"%s\" must be a JSON object, but its type is %s",
+						name, shown_id(upload_id), json_kind(json)),
 				 errhint("Pass an object such as {\"key\": \"value\"}.")));
 	return json;
 }

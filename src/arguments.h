@@ -16,13 +16,15 @@ extern text *optional_text(FunctionCallInfo fcinfo, int n);
 extern text *required_text(FunctionCallInfo fcinfo, int n, const char *name);
 extern bool optional_flag(FunctionCallInfo fcinfo, int n);
 extern int32 positive_count(FunctionCallInfo fcinfo, int n, const char *name);
-extern text *checked_owner(FunctionCallInfo fcinfo, int n);
-extern void require_owner(const text *owner);
+extern text *checked_owner(FunctionCallInfo fcinfo, int n,
+						   const text *upload_id);
+extern void require_owner(const text *owner, const text *upload_id);
 
 /* arguments whose errors name the upload that they are for */
 extern int64 required_size(FunctionCallInfo fcinfo, int n, const char *name,
 						   const text *upload_id);
-extern int64 check_size(int64 size, const char *name, const text *upload_id);
+extern int64 check_size(bool is_null, int64 size, const char *name,
+						const text *upload_id);
 extern void check_chunk(const Request *request);
 extern void check_length(const text *value, const char *name, int limit,
 						 const text *upload_id);

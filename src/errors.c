@@ -69,12 +69,29 @@ raise_incomplete(const char *id, const Session *session, const Request *request)
 			 errhint("Go on at byte " INT64_FORMAT ".", session->uploaded_bytes)));
 }
 
+/* Raise bytes beyond the total size, be it declared before or just now. */
+pg_noreturn static void
+raise_too_large(const char *id, const Session *session, const Request *request)
+{
+	int64		chunk_end = request->chunk_offset + request->chunk_length;
+	int64		end = Max(chunk_end, session->uploaded_bytes);
+	int64		total_size = session->total_size == SIZE_DEFERRED ?
+		request->total_size : session->total_size;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UPLOAD_TOO_LARGE),
+			 errmsg("upload \"%s\" would reach byte " INT64_FORMAT ", beyond a total size of " INT64_FORMAT " bytes",
+					id, end, total_size),
+			 errdetail("{\"total_size\": " INT64_FORMAT ", \"provided_end\": " INT64_FORMAT "}",
+					   total_size, end),
+			 errhint("Send no more than the declared bytes, or start a new upload with the right size.")));
+}
+
 /* Raise an outcome as an error; which ones are errors, the caller knows. */
 void
 raise_outcome(Outcome outcome, const Session *session, const Request *request)
 {
 	const char *id = shown_id(request->upload_id);
-	int64		end = request->chunk_offset + request->chunk_length;
 
 	switch (outcome)
 	{
@@ -109,13 +126,7 @@ raise_outcome(Outcome outcome, const Session *session, const Request *request)
 					 errhint("Go on at byte " INT64_FORMAT ".", session->uploaded_bytes)));
 			break;
 		case OUTCOME_TOO_LARGE:
-			ereport(ERROR,
-					(errcode(ERRCODE_UPLOAD_TOO_LARGE),
-					 errmsg("upload \"%s\" would reach byte " INT64_FORMAT ", beyond its total size of " INT64_FORMAT " bytes",
-							id, end, session->total_size),
-					 errdetail("{\"total_size\": " INT64_FORMAT ", \"provided_end\": " INT64_FORMAT "}",
-							   session->total_size, end),
-					 errhint("Send no more than the declared bytes, or start a new upload with the right size.")));
+			raise_too_large(id, session, request);
 			break;
 		case OUTCOME_INCOMPLETE:
 			raise_incomplete(id, session, request);

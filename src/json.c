@@ -33,6 +33,14 @@ json_is_object(struct varlena *json)
 	return JB_ROOT_IS_OBJECT(as_jsonb(json));
 }
 
+/* The kind of a JSON value, for messages. */
+const char *
+json_kind(struct varlena *json)
+{
+	return TextDatumGetCString(DirectFunctionCall1(jsonb_typeof,
+												   PointerGetDatum(json)));
+}
+
 /* Tell whether a JSON object has no keys. */
 bool
 json_is_empty(struct varlena *json)

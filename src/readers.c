@@ -73,7 +73,7 @@ Datum
 vali_blob_get_upload(PG_FUNCTION_ARGS)
 {
 	text	   *upload_id = required_text(fcinfo, 0, "upload_id");
-	text	   *owner = checked_owner(fcinfo, 1);
+	text	   *owner = checked_owner(fcinfo, 1, upload_id);
 	Session		session;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -120,7 +120,7 @@ show_matching(ReturnSetInfo *rsinfo, Portal portal, const text *owner,
 Datum
 vali_blob_get_uploads(PG_FUNCTION_ARGS)
 {
-	text	   *owner = checked_owner(fcinfo, 1);
+	text	   *owner = checked_owner(fcinfo, 1, NULL);
 	Datum		ids;
 
 	if (PG_ARGISNULL(0))
@@ -211,7 +211,7 @@ collect_conditions(FunctionCallInfo fcinfo, text *owner, Listing *listing)
 Datum
 vali_blob_list_uploads(PG_FUNCTION_ARGS)
 {
-	text	   *owner = checked_owner(fcinfo, 0);
+	text	   *owner = checked_owner(fcinfo, 0, NULL);
 	int32		max_rows = positive_count(fcinfo, 4, "max_rows");
 	Listing		listing = {0};
 	SessionStatus status = STATUS_PENDING;

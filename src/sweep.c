@@ -30,14 +30,17 @@
 
 PG_FUNCTION_INFO_V1(vali_blob_sweep_uploads);
 
-/* What is done to an overdue session; false if it is not overdue after all. */
-typedef bool (*SweepAction) (Session *session, TimestampTz now);
+/*
+ * What is done to a session that was overdue when the batch began; false if
+ * it is not overdue after all.
+ */
+typedef bool (*SweepAction) (Session *session, TimestampTz batch_start);
 
 /* Expire a live session that is past its deadline. */
 static bool
-expire(Session *session, TimestampTz now)
+expire(Session *session, TimestampTz batch_start pg_attribute_unused())
 {
-	if (!session_expire(session, now))
+	if (!session_expire(session, GetCurrentTimestamp()))
 		return false;
 	store_write(session);
 	return true;
@@ -45,9 +48,9 @@ expire(Session *session, TimestampTz now)
 
 /* Remove an ended session that has been kept for long enough. */
 static bool
-purge(Session *session, TimestampTz now)
+purge(Session *session, TimestampTz batch_start)
 {
-	if (!session_is_purgeable(session, now))
+	if (!session_is_purgeable(session, batch_start))
 		return false;
 	store_delete(session);
 	return true;
@@ -55,7 +58,7 @@ purge(Session *session, TimestampTz now)
 
 /* Act on the overdue sessions of one status, and say on how many. */
 static int64
-sweep_status(SessionStatus status, SweepAction act, TimestampTz now,
+sweep_status(SessionStatus status, SweepAction act, TimestampTz batch_start,
 			 int64 limit)
 {
 	MemoryContext caller = CurrentMemoryContext;
@@ -68,12 +71,12 @@ sweep_status(SessionStatus status, SweepAction act, TimestampTz now,
 		return 0;
 	scratch = AllocSetContextCreate(caller, "vali_blob sweep",
 									ALLOCSET_SMALL_SIZES);
-	portal = store_open_due(status, now, limit);
+	portal = store_open_due(status, batch_start, limit);
 	MemoryContextSwitchTo(scratch);
 	while (store_fetch(portal, &session))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (act(&session, now))
+		if (act(&session, batch_start))
 			done++;
 		MemoryContextReset(scratch);
 	}
@@ -91,16 +94,16 @@ sweep_status(SessionStatus status, SweepAction act, TimestampTz now,
 static void
 sweep_batch(int64 max_rows, int64 *expired, int64 *purged)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz batch_start = GetCurrentTimestamp();
 
-	*expired = sweep_status(STATUS_PENDING, expire, now, max_rows);
-	*expired += sweep_status(STATUS_IN_PROGRESS, expire, now,
+	*expired = sweep_status(STATUS_PENDING, expire, batch_start, max_rows);
+	*expired += sweep_status(STATUS_IN_PROGRESS, expire, batch_start,
 							 max_rows - *expired);
 	*purged = 0;
 	for (SessionStatus status = STATUS_COMPLETE; status <= STATUS_EXPIRED; status++)
-		*purged += sweep_status(status, purge, now,
+		*purged += sweep_status(status, purge, batch_start,
 								max_rows - *expired - *purged);
-	purge_reclaims(now, max_rows - *expired - *purged);
+	purge_reclaims(batch_start, max_rows - *expired - *purged);
 }
 
 /* sweep_uploads(max_rows): sweep one batch, for servers without the worker. */
