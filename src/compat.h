@@ -9,7 +9,7 @@
 #define VALI_BLOB_COMPAT_H
 
 #if PG_VERSION_NUM < 150000
-#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#error "vali_blob needs PostgreSQL 15 or newer"
 #endif
 
 #if PG_VERSION_NUM < 180000

@@ -188,17 +188,18 @@ vali_blob_fail_reclaim(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(change_row(&fail, values, nulls));
 }
 
-/* Remove rows that nobody has finished for too long. */
-void
+/* Remove rows that nobody has finished for too long, and say how many. */
+int64
 purge_reclaims(TimestampTz now, int64 limit)
 {
 	Datum		values[3];
 
-	if (limit <= 0 || reclaim_retention_setting < 0)
-		return;
+	if (reclaim_retention_setting < 0)
+		return 0;
 	values[0] = TimestampTzGetDatum(now -
 									reclaim_retention_setting * USECS_PER_SEC);
 	values[1] = TimestampTzGetDatum(now);
 	values[2] = Int64GetDatum(limit);
 	statement_run(&purge, values, NULL, false);
+	return (int64) SPI_processed;
 }

@@ -10,6 +10,6 @@
 
 #include "datatype/timestamp.h"
 
-extern void purge_reclaims(TimestampTz now, int64 limit);
+extern int64 purge_reclaims(TimestampTz now, int64 limit);
 
 #endif							/* VALI_BLOB_RECLAIM_H */

@@ -16,6 +16,7 @@
 #ifndef VALI_BLOB_STORE_H
 #define VALI_BLOB_STORE_H
 
+#include "utils/array.h"
 #include "utils/portal.h"
 
 #include "session.h"
@@ -36,10 +37,12 @@ extern void store_write(Session *session);
 extern void store_delete(const Session *session);
 
 /*
- * Sessions of one status whose expires_at has passed, the longest overdue
- * first, each locked as it is fetched, locked ones left out.
+ * Sessions of one status whose expires_at lies between two moments, the
+ * longest overdue first, each locked as it is fetched; locked ones and those
+ * with the given ids are left out.
  */
-extern Portal store_open_due(SessionStatus status, TimestampTz now, int64 limit);
+extern Portal store_open_due(SessionStatus status, TimestampTz from,
+							 TimestampTz until, ArrayType *except, int64 limit);
 
 /* Fetch the next session from a cursor; false when there is none left. */
 extern bool store_fetch(Portal portal, Session *session);

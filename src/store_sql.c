@@ -55,10 +55,13 @@ static Statement lock_one[] = {
 static Statement lock_due = {
 	.text = "SELECT this_session FROM @.upload_session AS this_session "
 	"WHERE this_session.status OPERATOR(pg_catalog.=) $1 "
-	"AND this_session.expires_at OPERATOR(pg_catalog.<=) $2 "
-	"ORDER BY this_session.expires_at LIMIT $3 "
+	"AND this_session.expires_at OPERATOR(pg_catalog.>=) $2 "
+	"AND this_session.expires_at OPERATOR(pg_catalog.<=) $3 "
+	"AND this_session.id OPERATOR(pg_catalog.<>) ALL ($4) "
+	"ORDER BY this_session.expires_at LIMIT $5 "
 	"FOR UPDATE SKIP LOCKED",
-	.nargs = 3, .argtypes = {InvalidOid, TIMESTAMPTZOID, INT8OID},
+	.nargs = 5,
+	.argtypes = {InvalidOid, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8ARRAYOID, INT8OID},
 };
 
 static Statement insert_one = {
@@ -341,11 +344,14 @@ store_delete(const Session *session)
 
 /* Begin to fetch overdue sessions. */
 Portal
-store_open_due(SessionStatus status, TimestampTz now, int64 limit)
+store_open_due(SessionStatus status, TimestampTz from, TimestampTz until,
+			   ArrayType *except, int64 limit)
 {
 	Datum		values[] = {
 		status_to_datum(status),
-		TimestampTzGetDatum(now),
+		TimestampTzGetDatum(from),
+		TimestampTzGetDatum(until),
+		PointerGetDatum(except),
 		Int64GetDatum(limit),
 	};
 

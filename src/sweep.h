@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * sweep.h
+ *		Expiry and purge, in batches.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VALI_BLOB_SWEEP_H
+#define VALI_BLOB_SWEEP_H
+
+#include "datatype/timestamp.h"
+
+/* A pass gives up when so many rows could not be swept. */
+#define SWEEP_MAX_FAILURES 1000
+
+/* One pass over all that was due when it began. */
+typedef struct SweepPass
+{
+	TimestampTz start;
+	int			phase;			/* what is being swept, and whether any is left */
+	TimestampTz position;		/* where in the phase the next batch begins */
+	int64		expired;
+	int64		purged;
+	int			failures;
+	int64		failed_ids[SWEEP_MAX_FAILURES];
+	char		error[256];		/* why the last of them failed */
+} SweepPass;
+
+extern void sweep_begin(SweepPass *pass);
+extern bool sweep_is_over(const SweepPass *pass);
+extern void sweep_batch(SweepPass *pass, int64 max_rows);
+
+#endif							/* VALI_BLOB_SWEEP_H */
