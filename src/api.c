@@ -34,7 +34,6 @@
 #define MAX_BUCKET_LENGTH 256
 #define MAX_PATH_LENGTH 2048
 #define MAX_CONTENT_TYPE_LENGTH 256
-#define MAX_TTL_YEARS 10000
 
 PG_FUNCTION_INFO_V1(vali_blob_start_upload);
 PG_FUNCTION_INFO_V1(vali_blob_advance_upload);
@@ -47,17 +46,6 @@ PG_FUNCTION_INFO_V1(vali_blob_abort_upload);
 PG_FUNCTION_INFO_V1(vali_blob_delete_upload);
 
 /* ---------- starting ---------- */
-
-/* Compare an interval with a number of years. */
-static int
-compare_with_years(const Interval *interval, int years)
-{
-	Interval	other = {.month = years * MONTHS_PER_YEAR};
-
-	return DatumGetInt32(DirectFunctionCall2(interval_cmp,
-											 IntervalPGetDatum(interval),
-											 IntervalPGetDatum(&other)));
-}
 
 /* Get the idle time that a new session is allowed; NULL: it never expires. */
 static Interval *
@@ -76,13 +64,11 @@ get_ttl(FunctionCallInfo fcinfo, int n, const text *name)
 		ttl = PG_GETARG_INTERVAL_P(n);
 
 	if (compare_with_years(ttl, 0) < 0 ||
-		compare_with_years(ttl, MAX_TTL_YEARS) > 0)
+		compare_with_years(ttl, MAX_INTERVAL_YEARS) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("ttl of upload \"%s\" must be between 0 and %d years, but is %s",
-						shown_id(name), MAX_TTL_YEARS,
-						DatumGetCString(DirectFunctionCall1(interval_out,
-															IntervalPGetDatum(ttl)))),
+						shown_id(name), MAX_INTERVAL_YEARS, show_interval(ttl)),
 				 errhint("Pass an idle time such as '48 hours', or '0' for an upload that never expires.")));
 	return compare_with_years(ttl, 0) == 0 ? NULL : ttl;
 }

@@ -13,6 +13,8 @@
 #include "common/int.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
 
 #include "arguments.h"
 #include "errors.h"
@@ -43,6 +45,25 @@ bool
 optional_flag(FunctionCallInfo fcinfo, int n)
 {
 	return !PG_ARGISNULL(n) && PG_GETARG_BOOL(n);
+}
+
+/* Compare an interval with a number of years. */
+int
+compare_with_years(const Interval *interval, int years)
+{
+	Interval	other = {.month = years * MONTHS_PER_YEAR};
+
+	return DatumGetInt32(DirectFunctionCall2(interval_cmp,
+											 IntervalPGetDatum(interval),
+											 IntervalPGetDatum(&other)));
+}
+
+/* An interval as messages show it. */
+char *
+show_interval(const Interval *interval)
+{
+	return DatumGetCString(DirectFunctionCall1(interval_out,
+											   IntervalPGetDatum(interval)));
 }
 
 /* Get a number of rows. */

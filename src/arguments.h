@@ -12,9 +12,14 @@
 
 #include "session.h"
 
+/* Longer intervals might lead out of the range of timestamps. */
+#define MAX_INTERVAL_YEARS 10000
+
 extern text *optional_text(FunctionCallInfo fcinfo, int n);
 extern text *required_text(FunctionCallInfo fcinfo, int n, const char *name);
 extern bool optional_flag(FunctionCallInfo fcinfo, int n);
+extern int	compare_with_years(const Interval *interval, int years);
+extern char *show_interval(const Interval *interval);
 extern int32 positive_count(FunctionCallInfo fcinfo, int n, const char *name);
 extern text *checked_owner(FunctionCallInfo fcinfo, int n,
 						   const text *upload_id);

@@ -34,16 +34,17 @@ PG_FUNCTION_INFO_V1(vali_blob_fail_reclaim);
 #define DUE_AT \
 	"COALESCE(r.claimed_until, '-infinity'::pg_catalog.timestamptz)"
 
-static Statement claim = {
-	.text = "WITH due AS MATERIALIZED ("
-	"SELECT r.id FROM @.upload_reclaim AS r "
+static Statement lock_due = {
+	.text = "SELECT r.id FROM @.upload_reclaim AS r "
 	"WHERE " DUE_AT " OPERATOR(pg_catalog.<=) $1 "
-	"ORDER BY " DUE_AT ", r.id LIMIT $3 FOR UPDATE SKIP LOCKED), "
-	"claimed AS ("
-	"UPDATE @.upload_reclaim AS r SET claimed_until = $2 FROM due "
-	"WHERE r.id OPERATOR(pg_catalog.=) due.id RETURNING r AS claim, r.id) "
-	"SELECT claimed.claim FROM claimed ORDER BY claimed.id",
-	.nargs = 3, .argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID},
+	"ORDER BY " DUE_AT ", r.id LIMIT $2 FOR UPDATE SKIP LOCKED",
+	.nargs = 2, .argtypes = {TIMESTAMPTZOID, INT8OID},
+};
+
+static Statement claim = {
+	.text = "UPDATE @.upload_reclaim AS r SET claimed_until = $2 "
+	"WHERE r.id OPERATOR(pg_catalog.=) $1 RETURNING r",
+	.nargs = 2, .argtypes = {INT8OID, TIMESTAMPTZOID},
 };
 
 static Statement finish = {
@@ -64,14 +65,12 @@ static Statement fail = {
 	.nargs = 3, .argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID},
 };
 
-/* What somebody is at work on stays, however old it is. */
 static Statement purge = {
 	.text = "DELETE FROM @.upload_reclaim AS r WHERE r.id OPERATOR(pg_catalog.=) ANY ("
 	"ARRAY(SELECT r.id FROM @.upload_reclaim AS r "
 	"WHERE r.enqueued_at OPERATOR(pg_catalog.<=) $1 "
-	"AND " DUE_AT " OPERATOR(pg_catalog.<=) $2 "
-	"ORDER BY r.enqueued_at LIMIT $3 FOR UPDATE SKIP LOCKED))",
-	.nargs = 3, .argtypes = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID},
+	"ORDER BY r.enqueued_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
+	.nargs = 2, .argtypes = {TIMESTAMPTZOID, INT8OID},
 };
 
 /* Get how long a claim is to last. */
@@ -79,7 +78,6 @@ static Interval *
 get_lease(FunctionCallInfo fcinfo, int n)
 {
 	Interval   *lease;
-	Interval	zero = {0};
 
 	if (PG_ARGISNULL(n))
 		ereport(ERROR,
@@ -87,25 +85,27 @@ get_lease(FunctionCallInfo fcinfo, int n)
 				 errmsg("lease must not be null"),
 				 errhint("Pass an interval such as '5 minutes'.")));
 	lease = PG_GETARG_INTERVAL_P(n);
-	if (!DatumGetBool(DirectFunctionCall2(interval_gt, IntervalPGetDatum(lease),
-										  IntervalPGetDatum(&zero))))
+	if (compare_with_years(lease, 0) <= 0 ||
+		compare_with_years(lease, MAX_INTERVAL_YEARS) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease must be positive, but is %s",
-						DatumGetCString(DirectFunctionCall1(interval_out,
-															IntervalPGetDatum(lease)))),
+				 errmsg("lease must be positive and at most %d years, but is %s",
+						MAX_INTERVAL_YEARS, show_interval(lease)),
 				 errhint("Pass an interval such as '5 minutes'.")));
 	return lease;
 }
 
-/* Put the rows of a statement, each a composite value, into a result. */
+/* Claim one row, and put it into the result. */
 static void
-return_rows(ReturnSetInfo *rsinfo)
+claim_row(ReturnSetInfo *rsinfo, Datum id, TimestampTz until)
 {
-	for (uint64 i = 0; i < SPI_processed; i++)
+	Datum		values[] = {id, TimestampTzGetDatum(until)};
+	bool		is_null;
+
+	statement_run(&claim, values, NULL, false);
+	if (SPI_processed == 1)
 	{
-		bool		is_null;
-		Datum		row = SPI_getbinval(SPI_tuptable->vals[i],
+		Datum		row = SPI_getbinval(SPI_tuptable->vals[0],
 										SPI_tuptable->tupdesc, 1, &is_null);
 		HeapTupleHeader header = DatumGetHeapTupleHeader(row);
 		HeapTupleData tuple = {
@@ -115,6 +115,27 @@ return_rows(ReturnSetInfo *rsinfo)
 
 		tuplestore_puttuple(rsinfo->setResult, &tuple);
 	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Claim rows that are due, in the order in which they became due. */
+static void
+claim_rows(ReturnSetInfo *rsinfo, TimestampTz now, TimestampTz until, int64 limit)
+{
+	Datum		values[] = {TimestampTzGetDatum(now), Int64GetDatum(limit)};
+	Portal		portal = statement_open(&lock_due, values, false);
+
+	while (statement_fetch(portal))
+	{
+		SPITupleTable *locked = SPI_tuptable;
+		bool		is_null;
+
+		CHECK_FOR_INTERRUPTS();
+		claim_row(rsinfo, SPI_getbinval(locked->vals[0], locked->tupdesc, 1,
+										&is_null), until);
+		SPI_freetuptable(locked);
+	}
+	SPI_cursor_close(portal);
 }
 
 /* claim_reclaims(max_rows, lease): rows that are the caller's for a while. */
@@ -122,18 +143,18 @@ Datum
 vali_blob_claim_reclaims(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	Datum		values[3];
+	Datum		until;
+	int32		max_rows;
 
 	PreventCommandIfReadOnly("claim_reclaims()");
-	values[0] = TimestampTzGetDatum(now);
-	values[2] = Int64GetDatum(positive_count(fcinfo, 0, "max_rows"));
-	values[1] = DirectFunctionCall2(timestamptz_pl_interval,
-									TimestampTzGetDatum(now),
-									IntervalPGetDatum(get_lease(fcinfo, 1)));
+	max_rows = positive_count(fcinfo, 0, "max_rows");
+	until = DirectFunctionCall2(timestamptz_pl_interval,
+								TimestampTzGetDatum(now),
+								IntervalPGetDatum(get_lease(fcinfo, 1)));
 	InitMaterializedSRF(fcinfo, 0);
 	store_open();
-	statement_run(&claim, values, NULL, false);
-	return_rows((ReturnSetInfo *) fcinfo->resultinfo);
+	claim_rows((ReturnSetInfo *) fcinfo->resultinfo, now,
+			   DatumGetTimestampTz(until), max_rows);
 	store_close();
 	return (Datum) 0;
 }
@@ -188,18 +209,20 @@ vali_blob_fail_reclaim(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(change_row(&fail, values, nulls));
 }
 
-/* Remove rows that nobody has finished for too long, and say how many. */
+/*
+ * Remove rows that nobody has finished for too long, and say how many.  Their
+ * claims do not count: a row that fails for ever is always claimed.
+ */
 int64
 purge_reclaims(TimestampTz now, int64 limit)
 {
-	Datum		values[3];
+	Datum		values[2];
 
 	if (reclaim_retention_setting < 0)
 		return 0;
 	values[0] = TimestampTzGetDatum(now -
 									reclaim_retention_setting * USECS_PER_SEC);
-	values[1] = TimestampTzGetDatum(now);
-	values[2] = Int64GetDatum(limit);
+	values[1] = Int64GetDatum(limit);
 	statement_run(&purge, values, NULL, false);
 	return (int64) SPI_processed;
 }
