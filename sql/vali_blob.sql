@@ -40,6 +40,10 @@ COMMENT ON COLUMN chunk_result.expires_at IS 'deadline of a live session; null: 
 --
 -- Tables
 --
+-- PostgreSQL reads the text of every CHECK anew for each write, so these are
+-- few and short: that a size is not negative follows from its limits, and what
+-- contains {} is an object.
+--
 -- What an ordinary chunk changes (uploaded_bytes, updated_at) stands side by
 -- side and in no index, and pages keep room for new row versions: chunk
 -- writes stay HOT, and their WAL records short.
@@ -66,22 +70,16 @@ CREATE TABLE upload_session (
     abort_reason text,
     CONSTRAINT upload_session_pkey PRIMARY KEY (id),
     CONSTRAINT upload_session_upload_id_key UNIQUE (upload_id),
-    CONSTRAINT upload_session_uploaded_bytes_check
-        CHECK (uploaded_bytes OPERATOR(pg_catalog.>=) 0),
-    CONSTRAINT upload_session_total_size_check
-        CHECK (total_size OPERATOR(pg_catalog.>=) 0),
-    CONSTRAINT upload_session_size_limit_check
-        CHECK (uploaded_bytes OPERATOR(pg_catalog.<=) total_size),
+    CONSTRAINT upload_session_size_check
+        CHECK (uploaded_bytes OPERATOR(pg_catalog.>=) 0
+               AND uploaded_bytes OPERATOR(pg_catalog.<=) total_size),
     CONSTRAINT upload_session_complete_check
         CHECK (status OPERATOR(pg_catalog.<>) 'complete'
-               OR (total_size IS NOT NULL
-                   AND uploaded_bytes OPERATOR(pg_catalog.=) total_size)),
-    CONSTRAINT upload_session_metadata_check
-        CHECK (pg_catalog.jsonb_typeof(metadata) OPERATOR(pg_catalog.=) 'object'),
-    CONSTRAINT upload_session_provider_data_check
-        CHECK (pg_catalog.jsonb_typeof(provider_data) OPERATOR(pg_catalog.=) 'object'),
-    CONSTRAINT upload_session_result_check
-        CHECK (pg_catalog.jsonb_typeof(result) OPERATOR(pg_catalog.=) 'object')
+               OR (uploaded_bytes OPERATOR(pg_catalog.=) total_size) IS TRUE),
+    CONSTRAINT upload_session_json_check
+        CHECK (metadata OPERATOR(pg_catalog.@>) '{}'
+               AND provider_data OPERATOR(pg_catalog.@>) '{}'
+               AND result OPERATOR(pg_catalog.@>) '{}')
 ) WITH (fillfactor = 75);
 
 CREATE INDEX upload_session_status_expires_at_idx
@@ -109,6 +107,9 @@ COMMENT ON COLUMN upload_session.ttl IS 'idle time allowed; null: the session ne
 COMMENT ON COLUMN upload_session.created_at IS 'when the session was started';
 COMMENT ON COLUMN upload_session.updated_at IS 'last chunk or change';
 COMMENT ON COLUMN upload_session.expires_at IS 'when the sweep acts on the row: a live one expires, an ended one is purged; null: never';
+COMMENT ON CONSTRAINT upload_session_size_check ON upload_session IS '0 <= uploaded_bytes <= total_size';
+COMMENT ON CONSTRAINT upload_session_complete_check ON upload_session IS 'a complete session has all its bytes';
+COMMENT ON CONSTRAINT upload_session_json_check ON upload_session IS 'JSON columns are objects';
 COMMENT ON INDEX upload_session_status_expires_at_idx IS 'what the sweep walks: expiry and purge';
 COMMENT ON INDEX upload_session_path_idx IS 'for listings by path prefix';
 COMMENT ON INDEX upload_session_owner_created_at_idx IS 'for listings by owner';
