@@ -146,7 +146,7 @@ find_and_lock(const Request *request, LockWait wait, Session *session)
 {
 	bool		locked = store_lock(request->upload_id, wait, session);
 	bool		found = locked ||
-		(wait == LOCK_SKIP && store_read(request->upload_id, session));
+		(wait == LOCK_SKIP && store_read_latest(request->upload_id, session));
 
 	if (!found || !session_belongs_to(session, request->owner))
 		return OUTCOME_NOT_FOUND;
@@ -286,6 +286,28 @@ vali_blob_delete_upload(PG_FUNCTION_ARGS)
 
 /* ---------- advancing ---------- */
 
+#define CHUNK_RESULT_COLUMNS 6
+
+/* The row type chunk_result; the caller releases it. */
+static TupleDesc
+chunk_result_desc(void)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc(catalog_get()->chunk_result_type, -1);
+
+	if (desc->natts != CHUNK_RESULT_COLUMNS)
+	{
+		int			natts = desc->natts;
+
+		ReleaseTupleDesc(desc);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("type chunk_result has %d attributes instead of %d",
+						natts, CHUNK_RESULT_COLUMNS),
+				 errhint("Create the extension again, and leave its types as they are.")));
+	}
+	return desc;
+}
+
 /* Build a chunk_result; what is not known of a session is null. */
 static HeapTuple
 build_chunk_result(Outcome outcome, const Session *session, TimestampTz now,
@@ -293,8 +315,8 @@ build_chunk_result(Outcome outcome, const Session *session, TimestampTz now,
 {
 	bool		known = outcome != OUTCOME_NOT_FOUND &&
 		outcome != OUTCOME_LOCKED;
-	Datum		values[6] = {0};
-	bool		nulls[6] = {false, true, true, true, false, true};
+	Datum		values[CHUNK_RESULT_COLUMNS] = {0};
+	bool		nulls[CHUNK_RESULT_COLUMNS] = {false, true, true, true, false, true};
 
 	values[0] = ObjectIdGetDatum(catalog_get()->outcome_labels[outcome]);
 	if (known)
@@ -340,13 +362,13 @@ advance(FunctionCallInfo fcinfo, bool raises)
 	HeapTuple	result;
 
 	get_chunk(fcinfo, &request);
+	desc = chunk_result_desc();
 	store_open();
 	outcome = change_session(session_advance, &request, wait, &session, &now);
 	if (raises)
 		insist(outcome, &session, &request);
 	store_close();
 
-	desc = lookup_rowtype_tupdesc(catalog_get()->chunk_result_type, -1);
 	result = build_chunk_result(outcome, &session, now, desc);
 	ReleaseTupleDesc(desc);
 	return HeapTupleGetDatum(result);
@@ -526,17 +548,20 @@ Datum
 vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TupleDesc	desc;
 	ChunkOfMany *chunks;
 	int			count;
 
 	PreventCommandIfReadOnly("advance_uploads()");
 	require_owner(NULL, NULL);
 	chunks = get_chunks(fcinfo, &count);
+	desc = chunk_result_desc();
 	InitMaterializedSRF(fcinfo, 0);
 
 	store_open();
-	advance_in_order(chunks, count, rsinfo->setDesc);
+	advance_in_order(chunks, count, desc);
 	store_close();
+	ReleaseTupleDesc(desc);
 	for (int i = 0; i < count; i++)
 		tuplestore_puttuple(rsinfo->setResult, chunks[i].result);
 	return (Datum) 0;

@@ -30,8 +30,13 @@ typedef enum LockWait
 extern void store_open(void);
 extern void store_close(void);
 
+/* Find a session as the calling query sees it, or as it is right now. */
 extern bool store_read(const text *upload_id, Session *session);
+extern bool store_read_latest(const text *upload_id, Session *session);
+
+/* Find a session and lock it; the Session is its newest version. */
 extern bool store_lock(const text *upload_id, LockWait wait, Session *session);
+
 extern void store_insert(Session *session);
 extern void store_write(Session *session);
 extern void store_delete(const Session *session);

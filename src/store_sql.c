@@ -142,13 +142,23 @@ take_row(Session *session)
 	return found;
 }
 
-/* Find a session without locking it, as the caller's snapshot sees it. */
+/* Find a session without locking it, as the calling query sees it. */
 bool
 store_read(const text *upload_id, Session *session)
 {
 	Datum		value = PointerGetDatum(upload_id);
 
 	statement_run(&read_one, &value, NULL, true);
+	return take_row(session);
+}
+
+/* Find a session without locking it, as it is right now. */
+bool
+store_read_latest(const text *upload_id, Session *session)
+{
+	Datum		value = PointerGetDatum(upload_id);
+
+	statement_run(&read_one, &value, NULL, false);
 	return take_row(session);
 }
 
