@@ -24,6 +24,7 @@
 
 #include "arguments.h"
 #include "catalog.h"
+#include "compat.h"
 #include "errors.h"
 #include "json.h"
 #include "lifecycle.h"

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "arguments.h"
+#include "compat.h"
 #include "errors.h"
 #include "json.h"
 #include "settings.h"

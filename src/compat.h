@@ -12,6 +12,10 @@
 #error "vali_blob needs PostgreSQL 15 or newer"
 #endif
 
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn _Noreturn
 #endif
