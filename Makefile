@@ -19,7 +19,7 @@ REGRESS_OPTS = --inputdir=test --load-extension=$(EXTENSION) \
 	--temp-instance=tmp_check --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test --load-extension=$(EXTENSION) \
-	--temp-instance=tmp_check_iso --encoding=UTF8 --no-locale
+	--outputdir=. --temp-instance=tmp_check_iso --encoding=UTF8 --no-locale
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
