@@ -1,0 +1,73 @@
+"""What the demo prints: scenes, a progress bar, promises."""
+
+import os
+import sys
+
+TERMINAL = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+COLOURS = TERMINAL and not os.environ.get("NO_COLOR")
+WIDTH = 40
+
+
+class BrokenPromise(Exception):
+    pass
+
+
+def paint(code, text):
+    return f"\033[{code}m{text}\033[0m" if COLOURS else text
+
+
+def megabytes(count):
+    return f"{count / 2**20:.1f}".removesuffix(".0") + " MB"
+
+
+def say(line):
+    print(("\n" if Bar.is_open else "") + line, flush=True)
+    Bar.is_open = False
+
+
+def title(text):
+    say(paint(1, text))
+
+
+def scene(text):
+    say(f"\n{paint('1;36', '▌')} {paint(1, text)}")
+
+
+def note(text):
+    say(f"    {paint(2, text)}")
+
+
+def promise(text, kept, instead=None):
+    """Prints a promise; ends the demo if it was not kept."""
+    if not kept:
+        say(f"  {paint('1;31', '✘')} {text}")
+        raise BrokenPromise(text if instead is None else f"{text}; instead: {instead}")
+    promise.kept += 1
+    say(f"  {paint('1;32', '✔')} {text}")
+
+
+promise.kept = 0
+
+
+class Bar:
+    """Moves on a terminal; elsewhere a line for every tenth of the way."""
+
+    is_open = False
+
+    def __init__(self, total):
+        self.total = total
+        self.tenths = None
+
+    def show(self, done):
+        tenths = done * 10 // self.total
+        if not TERMINAL and tenths == self.tenths:
+            return
+        self.tenths = tenths
+        filled = done * WIDTH // self.total
+        line = (f"    {paint(36, '█' * filled)}{paint(2, '░' * (WIDTH - filled))}"
+                f" {megabytes(done):>8} of {megabytes(self.total)}")
+        if TERMINAL:
+            print(f"\r{line}\033[K", end="", flush=True)
+            Bar.is_open = True
+        else:
+            say(line)

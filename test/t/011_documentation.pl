@@ -1,0 +1,66 @@
+# Every example of the documentation gives the result that it shows.
+#
+# In the Markdown files, a block of sql is run, and the block that follows it
+# directly, if there is one, is what psql must print (but for row counts).
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use UploadTest;
+
+my $root = "$FindBin::Bin/../..";
+my $node = upload_node('main');
+
+# What psql prints, without row counts, trailing blanks and empty lines at the ends.
+sub run_example
+{
+	my ($dbname, $sql) = @_;
+	my ($stdout, $stderr) = ('', '');
+
+	IPC::Run::run [
+		$node->installed_command('psql'), '--no-psqlrc', '--quiet',
+		'--set' => 'ON_ERROR_STOP=1',
+		'--dbname' => $node->connstr($dbname)
+	  ],
+	  '<' => \$sql, '>' => \$stdout, '2>' => \$stderr;
+	$stderr =~ s/^(WARNING|HINT): .*\n//mg;
+	return normal($stdout . $stderr);
+}
+
+sub normal
+{
+	my ($text) = @_;
+
+	$text =~ s/^\(\d+ rows?\)\n//mg;
+	$text =~ s/[ \t]+$//mg;
+	$text =~ s/\n{2,}/\n\n/g;
+	$text =~ s/^\n+|\s+$//g;
+	return $text;
+}
+
+foreach my $file ('README.md', 'doc/reference.md')
+{
+	my $dbname = $file =~ s/\W/_/gr;
+	my $text = slurp_file("$root/$file");
+
+	$node->safe_psql('postgres', "CREATE DATABASE \"$dbname\"");
+	while ($text =~ /^```sql\n(.*?)^```\n(?:^```\n(.*?)^```\n)?/msg)
+	{
+		my ($sql, $expected) = ($1, $2);
+		my $printed = run_example($dbname, $sql);
+		my ($title) = $sql =~ /(.*)/;
+
+		next if !defined $expected && $printed !~ /ERROR/;
+		is($printed, normal($expected // ''), "$file: $title");
+	}
+	$node->safe_psql('postgres', "DROP DATABASE \"$dbname\"");
+	$node->safe_psql('postgres', "DROP ROLE IF EXISTS upload_server");
+}
+
+done_testing();
