@@ -158,7 +158,7 @@ as_root() {
 
 make_workplace() {
 	local pg_config=${PG_CONFIG:-/usr/lib/postgresql/$(installed_major)/bin/pg_config}
-	local dir
+	local dir headers
 
 	checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 	workplace=$(mktemp -d "${TMPDIR:-/var/tmp}/vali_blob.XXXXXX")
@@ -178,6 +178,11 @@ make_workplace() {
 	mkdir -p "$workplace/root${dir%/*}"
 	ln -s "$dir" "$workplace/root$dir"
 	bindir=$workplace/root$("$pg_config" --bindir)
+
+	headers=$(sed -n 's/^#define PG_VERSION "\(.*\)"/\1/p' \
+		"$("$pg_config" --includedir-server)/pg_config.h")
+	[[ $("$bindir/postgres" --version) == *" $headers"* ]] ||
+		echo "Beware: PostgreSQL's headers are of $headers, the server is not" >&2
 }
 
 run_in_workplace() {

@@ -41,7 +41,7 @@ SELECT is(r.expires_at, now() + interval '16 hours 1 minute', 'a chunk leaves th
 SELECT pg_temp.is_in(r.expires_at, '17 hours', '... and moves it to ttl and a sixteenth once it is nearer')
   FROM advance_upload(pg_temp.upload_with('15 hours 59 minutes'), 40, 1) r;
 SELECT pg_temp.is_in(r.expires_at, '17 hours', '... an empty chunk as well')
-  FROM advance_upload(pg_temp.upload_with('1 second'), 40, 0) r;
+  FROM advance_upload(pg_temp.upload_with('1 minute'), 40, 0) r;
 SELECT is(r.expires_at, now() + interval '1 minute', '... but no replay') FROM advance_upload(pg_temp.upload_with('1 minute'), 0, 40) r;
 SELECT is(r.expires_at, now() + interval '1 minute', '... nor a refused chunk') FROM try_advance_upload(pg_temp.upload_with('1 minute'), 50, 1) r;
 SELECT pg_temp.is_in(r.expires_at, '17 hours', '... each chunk of advance_uploads as well')

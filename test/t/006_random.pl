@@ -18,7 +18,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use UploadTest;
 
-my $operations = $ENV{RANDOM_OPERATIONS} || 20000;
+my $operations = $ENV{RANDOM_OPERATIONS} || 10000;
 my $seed = $ENV{RANDOM_SEED} || time;
 my $max_bigint = 9223372036854775807;
 
