@@ -131,11 +131,13 @@ SELECT throws_ok(format('SELECT pg_temp.insert_session_with(%L)', change), code,
   FROM (VALUES
 		('23505', '{}', 'no two sessions have the same upload_id'),
 		('23514', '{"upload_id": "schema-6", "uploaded_bytes": -1}', 'uploaded_bytes is not negative'),
+		('23514', '{"upload_id": "schema-6", "uploaded_bytes": -1, "total_size": null}', '... nor is it where total_size is unknown'),
 		('23514', '{"upload_id": "schema-6", "uploaded_bytes": 11}', 'uploaded_bytes does not exceed total_size'),
 		('23514', '{"upload_id": "schema-6", "total_size": -1, "uploaded_bytes": 0}', 'total_size is not negative'),
 		('23514', '{"upload_id": "schema-6", "status": "complete"}', 'a session with bytes missing is not complete'),
 		('23514', '{"upload_id": "schema-6", "total_size": null, "status": "complete"}', 'a session of unknown size is not complete'),
 		('23514', '{"upload_id": "schema-6", "metadata": []}', 'metadata is an object'),
+		('23514', '{"upload_id": "schema-6", "metadata": [{}], "result": null}', '... also where there is no result'),
 		('23514', '{"upload_id": "schema-6", "provider_data": "text"}', 'provider_data is an object'),
 		('23514', '{"upload_id": "schema-6", "result": 1}', 'result is an object'),
 		('23502', '{"upload_id": "schema-6", "path": null}', 'path is given')
