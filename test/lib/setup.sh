@@ -181,7 +181,7 @@ make_workplace() {
 
 	headers=$(sed -n 's/^#define PG_VERSION "\(.*\)"/\1/p' \
 		"$("$pg_config" --includedir-server)/pg_config.h")
-	[[ $("$bindir/postgres" --version) == *" $headers"* ]] ||
+	[[ $("$bindir/postgres" --version) == *" $headers" ]] ||
 		echo "Beware: PostgreSQL's headers are of $headers, the server is not" >&2
 }
 
