@@ -305,15 +305,21 @@ class Story:
             return session if session.status == "expired" else None
 
         session = wait_for(expired, "the upload to expire")
-        idle = datetime.now(timezone.utc) - session.updated_at
+        idle = datetime.now(timezone.utc) - session.created_at
         promise(f"idle for {idle.total_seconds():.1f} seconds, it is {session.status}",
                 idle >= SHORT_TTL)
         error = self.refusal(self.forgotten, 0)
         promise("a chunk is refused with VB004, for an HTTP server to answer 410",
                 error.pgcode == "VB004", error)
-        [swept] = call(self.db, "sweep_uploads")
-        promise("sweep_uploads expires it, and only it",
-                (swept.expired, swept.purged) == (1, 0), swept)
+
+        def swept():
+            [status] = call(self.db, "sweeper_status")
+            return status if status.total_expired else None
+
+        status = wait_for(swept, "the background worker to sweep")
+        promise("the background worker has swept it, nobody had to ask",
+                (status.running, status.total_expired, status.last_error) == (True, 1, None),
+                status)
         claimed = call(self.db, "claim_reclaims")
         promise("what it left in storage comes out of the reclaim queue",
                 [(row.upload_id, row.reason, row.provider_data) for row in claimed]

@@ -37,7 +37,9 @@ class Server:
         """Starts the server; returns once it answers, so after any recovery."""
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                ["postgres", "-D", self.data, "-k", self.folder, "-c", "listen_addresses="],
+                ["postgres", "-D", self.data, "-k", self.folder, "-c", "listen_addresses=",
+                 "-c", "shared_preload_libraries=vali_blob",
+                 "-c", "vali_blob.sweep_interval=1s"],
                 stdout=log, stderr=log)
         wait_for(self.answers, "the server to start")
 

@@ -372,3 +372,66 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION revoke_upload_access(name) IS
 'take back what grant_upload_access() granted';
 REVOKE ALL ON FUNCTION revoke_upload_access(name) FROM PUBLIC;
+
+CREATE FUNCTION start_sweeper()
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'vali_blob_start_sweeper'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION start_sweeper() IS
+'start the background sweeper on a server that has not preloaded it; false if it is running already';
+REVOKE ALL ON FUNCTION start_sweeper() FROM PUBLIC;
+
+CREATE FUNCTION sweeper_status(
+    OUT running boolean,
+    OUT last_sweep timestamptz,
+    OUT last_duration interval,
+    OUT last_expired bigint,
+    OUT last_purged bigint,
+    OUT total_expired bigint,
+    OUT total_purged bigint,
+    OUT last_error text,
+    OUT last_error_at timestamptz)
+AS 'MODULE_PATHNAME', 'vali_blob_sweeper_status'
+LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION sweeper_status() IS
+'how the background sweeper is, and what it did in this database since the server was started';
+REVOKE ALL ON FUNCTION sweeper_status() FROM PUBLIC;
+
+--
+-- Statistics
+--
+
+CREATE VIEW upload_stats WITH (security_invoker = true) AS
+SELECT s.status,
+       pg_catalog.count(u.id) AS sessions,
+       COALESCE(pg_catalog.sum(u.uploaded_bytes), 0)::pg_catalog.int8 AS bytes,
+       COALESCE(pg_catalog.sum(u.uploaded_bytes) FILTER (
+           WHERE u.status OPERATOR(pg_catalog.=) 'pending'
+              OR u.status OPERATOR(pg_catalog.=) 'in_progress'), 0)::pg_catalog.int8
+           AS bytes_in_flight,
+       pg_catalog.min(u.expires_at) FILTER (
+           WHERE u.status OPERATOR(pg_catalog.=) 'pending'
+              OR u.status OPERATOR(pg_catalog.=) 'in_progress')
+           AS oldest_deadline,
+       (SELECT pg_catalog.count(*) FROM upload_reclaim AS r
+        WHERE r.reason OPERATOR(pg_catalog.=) s.status) AS reclaim_backlog
+FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::upload_status)) AS s (status)
+LEFT JOIN upload_session AS u ON u.status OPERATOR(pg_catalog.=) s.status
+GROUP BY s.status
+ORDER BY s.status;
+COMMENT ON VIEW upload_stats IS 'upload sessions and the reclaim queue in figures, a row for each stored status';
+COMMENT ON COLUMN upload_stats.status IS 'status as stored; overdue sessions count as live until they are swept';
+COMMENT ON COLUMN upload_stats.sessions IS 'number of sessions';
+COMMENT ON COLUMN upload_stats.bytes IS 'bytes confirmed';
+COMMENT ON COLUMN upload_stats.bytes_in_flight IS 'bytes confirmed of live sessions';
+COMMENT ON COLUMN upload_stats.oldest_deadline IS 'the deadline that passes first, or has passed for the longest time';
+COMMENT ON COLUMN upload_stats.reclaim_backlog IS 'rows of the reclaim queue whose session ended so';
+REVOKE ALL ON TABLE upload_stats FROM PUBLIC;
+
+-- Say what is missing for stale uploads to expire by themselves
+CREATE FUNCTION announce_sweeper()
+RETURNS void
+AS 'MODULE_PATHNAME', 'vali_blob_announce_sweeper'
+LANGUAGE C;
+SELECT announce_sweeper();
+DROP FUNCTION announce_sweeper();

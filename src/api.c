@@ -18,6 +18,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
@@ -107,6 +108,7 @@ Datum
 vali_blob_start_upload(PG_FUNCTION_ARGS)
 {
 	Session		session = {0};
+	Store		store;
 	text	   *name;
 
 	PreventCommandIfReadOnly("start_upload()");
@@ -129,10 +131,10 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 		session.provider_data = json_empty_object();
 	check_new_session(&session, name);
 
-	store_open();
+	store_open(&store, RowExclusiveLock);
 	session_start(&session, GetCurrentTimestamp());
-	store_insert(&session);
-	store_close();
+	store_insert(&store, &session);
+	store_close(&store);
 	PG_RETURN_DATUM(session.row);
 }
 
@@ -143,15 +145,27 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
  * owner is not found, locked or not.
  */
 static Outcome
-find_and_lock(const Request *request, LockWait wait, Session *session)
+find_and_lock(Store *store, const Request *request, LockWait wait,
+			  Session *session)
 {
-	bool		locked = store_lock(request->upload_id, wait, session);
-	bool		found = locked ||
-		(wait == LOCK_SKIP && store_read_latest(request->upload_id, session));
+	Outcome		outcome = OUTCOME_ADVANCED;
 
-	if (!found || !session_belongs_to(session, request->owner))
+	switch (store_lock(store, request->upload_id, wait, session))
+	{
+		case LOCK_TAKEN:
+			break;
+		case LOCK_MISSING:
+			return OUTCOME_NOT_FOUND;
+		case LOCK_HELD:
+			if (request->owner != NULL &&
+				!store_read_latest(store, request->upload_id, session))
+				return OUTCOME_NOT_FOUND;
+			outcome = OUTCOME_LOCKED;
+			break;
+	}
+	if (request->owner != NULL && !session_belongs_to(session, request->owner))
 		return OUTCOME_NOT_FOUND;
-	return locked ? OUTCOME_ADVANCED : OUTCOME_LOCKED;
+	return outcome;
 }
 
 /*
@@ -159,16 +173,16 @@ find_and_lock(const Request *request, LockWait wait, Session *session)
  * decision was taken, for those who report on the session.
  */
 static Outcome
-change_session(Transition rule, const Request *request, LockWait wait,
-			   Session *session, TimestampTz *now)
+change_session(Store *store, Transition rule, const Request *request,
+			   LockWait wait, Session *session, TimestampTz *now)
 {
-	Outcome		outcome = find_and_lock(request, wait, session);
+	Outcome		outcome = find_and_lock(store, request, wait, session);
 
 	*now = GetCurrentTimestamp();
 	if (outcome == OUTCOME_ADVANCED)
 		outcome = rule(session, request, *now);
 	if (outcome == OUTCOME_ADVANCED)
-		store_write(session);
+		store_write(store, session);
 	return outcome;
 }
 
@@ -184,14 +198,17 @@ insist(Outcome outcome, const Session *session, const Request *request)
 static Datum
 change_and_return_row(Transition rule, const Request *request)
 {
+	Store		store;
 	Session		session;
 	TimestampTz now;
+	Datum		row;
 
-	store_open();
-	insist(change_session(rule, request, LOCK_WAIT, &session, &now),
+	store_open(&store, RowExclusiveLock);
+	insist(change_session(&store, rule, request, LOCK_WAIT, &session, &now),
 		   &session, request);
-	store_close();
-	return session.row;
+	row = store_row(&store, &session);
+	store_close(&store);
+	return row;
 }
 
 /* declare_upload_size(upload_id, total_size, owner): end a deferred length. */
@@ -251,7 +268,7 @@ vali_blob_abort_upload(PG_FUNCTION_ARGS)
 
 /* End a session that is still live, so that what it left is reclaimed. */
 static void
-end_before_deletion(Session *session, const Request *request)
+end_before_deletion(Store *store, Session *session, const Request *request)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -259,7 +276,7 @@ end_before_deletion(Session *session, const Request *request)
 		return;
 	if (!session_expire(session, now))
 		session_abort(session, request, now);
-	store_write(session);
+	store_write(store, session);
 }
 
 /* delete_upload(upload_id, owner): forget a session; false if there is none. */
@@ -267,6 +284,7 @@ Datum
 vali_blob_delete_upload(PG_FUNCTION_ARGS)
 {
 	Request		request = {0};
+	Store		store;
 	Session		session;
 	bool		found;
 
@@ -274,14 +292,15 @@ vali_blob_delete_upload(PG_FUNCTION_ARGS)
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.owner = checked_owner(fcinfo, 1, request.upload_id);
 
-	store_open();
-	found = find_and_lock(&request, LOCK_WAIT, &session) == OUTCOME_ADVANCED;
+	store_open(&store, RowExclusiveLock);
+	found = find_and_lock(&store, &request, LOCK_WAIT,
+						  &session) == OUTCOME_ADVANCED;
 	if (found)
 	{
-		end_before_deletion(&session, &request);
-		store_delete(&session);
+		end_before_deletion(&store, &session, &request);
+		store_delete(&store, &session);
 	}
-	store_close();
+	store_close(&store);
 	PG_RETURN_BOOL(found);
 }
 
@@ -289,21 +308,39 @@ vali_blob_delete_upload(PG_FUNCTION_ARGS)
 
 #define CHUNK_RESULT_COLUMNS 6
 
+/* Tell whether a row type is as the install script has made chunk_result. */
+static bool
+is_chunk_result(TupleDesc desc)
+{
+	static const Oid types[CHUNK_RESULT_COLUMNS] = {
+		InvalidOid, INT8OID, INT8OID, InvalidOid, BOOLOID, TIMESTAMPTZOID
+	};
+
+	if (desc->natts != CHUNK_RESULT_COLUMNS)
+		return false;
+	for (int i = 0; i < CHUNK_RESULT_COLUMNS; i++)
+	{
+		Oid			type = TupleDescAttr(desc, i)->atttypid;
+
+		if (TupleDescAttr(desc, i)->attisdropped ||
+			(OidIsValid(types[i]) ? type != types[i] : !type_is_enum(type)))
+			return false;
+	}
+	return true;
+}
+
 /* The row type chunk_result; the caller releases it. */
 static TupleDesc
 chunk_result_desc(void)
 {
 	TupleDesc	desc = lookup_rowtype_tupdesc(catalog_get()->chunk_result_type, -1);
 
-	if (desc->natts != CHUNK_RESULT_COLUMNS)
+	if (!is_chunk_result(desc))
 	{
-		int			natts = desc->natts;
-
 		ReleaseTupleDesc(desc);
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("type chunk_result has %d attributes instead of %d",
-						natts, CHUNK_RESULT_COLUMNS),
+				 errmsg("type chunk_result has been altered"),
 				 errhint("Create the extension again, and leave its types as they are.")));
 	}
 	return desc;
@@ -355,7 +392,8 @@ static Datum
 advance(FunctionCallInfo fcinfo, bool raises)
 {
 	Request		request = {0};
-	LockWait	wait = optional_flag(fcinfo, 6) ? LOCK_SKIP : LOCK_WAIT;
+	LockWait	wait = optional_flag(fcinfo, 6) ? LOCK_NOWAIT : LOCK_WAIT;
+	Store		store;
 	Session		session;
 	Outcome		outcome;
 	TimestampTz now;
@@ -364,13 +402,13 @@ advance(FunctionCallInfo fcinfo, bool raises)
 
 	get_chunk(fcinfo, &request);
 	desc = chunk_result_desc();
-	store_open();
-	outcome = change_session(session_advance, &request, wait, &session, &now);
+	store_open(&store, RowExclusiveLock);
+	outcome = change_session(&store, session_advance, &request, wait, &session,
+							 &now);
 	if (raises)
 		insist(outcome, &session, &request);
-	store_close();
-
 	result = build_chunk_result(outcome, &session, now, desc);
+	store_close(&store);
 	ReleaseTupleDesc(desc);
 	return HeapTupleGetDatum(result);
 }
@@ -434,7 +472,8 @@ static int64
 element_size(const Elements *elements, int i, const char *name,
 			 const text *upload_id)
 {
-	return check_size(elements->nulls[i], DatumGetInt64(elements->values[i]),
+	return check_size(elements->nulls[i],
+					  elements->nulls[i] ? 0 : DatumGetInt64(elements->values[i]),
 					  name, upload_id);
 }
 
@@ -516,7 +555,7 @@ compare_positions(const void *a, const void *b)
  * so that no two of them can wait for each other.
  */
 static void
-advance_in_order(ChunkOfMany *chunks, int count, TupleDesc desc)
+advance_in_order(Store *store, ChunkOfMany *chunks, int count, TupleDesc desc)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob chunk",
@@ -531,7 +570,7 @@ advance_in_order(ChunkOfMany *chunks, int count, TupleDesc desc)
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(scratch);
-		outcome = change_session(session_advance, &chunks[i].request,
+		outcome = change_session(store, session_advance, &chunks[i].request,
 								 LOCK_WAIT, &session, &now);
 		MemoryContextSwitchTo(caller);
 		chunks[i].result = build_chunk_result(outcome, &session, now, desc);
@@ -549,6 +588,7 @@ Datum
 vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Store		store;
 	TupleDesc	desc;
 	ChunkOfMany *chunks;
 	int			count;
@@ -559,9 +599,9 @@ vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 	desc = chunk_result_desc();
 	InitMaterializedSRF(fcinfo, 0);
 
-	store_open();
-	advance_in_order(chunks, count, desc);
-	store_close();
+	store_open(&store, RowExclusiveLock);
+	advance_in_order(&store, chunks, count, desc);
+	store_close(&store);
 	ReleaseTupleDesc(desc);
 	for (int i = 0; i < count; i++)
 		tuplestore_puttuple(rsinfo->setResult, chunks[i].result);

@@ -24,6 +24,7 @@
 #include "commands/extension.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -52,7 +53,8 @@ static uint64 current_as_of = 0;
 static void
 on_relation_change(Datum arg pg_attribute_unused(), Oid relation)
 {
-	if (relation == InvalidOid || relation == current.session_table)
+	if (relation == InvalidOid || relation == current.session_table ||
+		relation == current.reclaim_table)
 		invalidations++;
 }
 
@@ -111,6 +113,17 @@ complain_missing(const char *kind, const char *name, const char *schema)
 			 errhint("Rename it back, or drop the extension and create it again.")));
 }
 
+/* Find one of our tables. */
+static Oid
+find_table(const Catalog *catalog, const char *name)
+{
+	Oid			table = get_relname_relid(name, catalog->schema_oid);
+
+	if (!OidIsValid(table))
+		complain_missing("table", name, catalog->schema);
+	return table;
+}
+
 /* Find one of our types. */
 static Oid
 find_type(const Catalog *catalog, const char *name)
@@ -154,10 +167,8 @@ find_objects(Catalog *catalog)
 				 errhint("Create the extension again.")));
 	catalog->schema = unconstify(char *, quote_identifier(schema));
 
-	catalog->session_table = get_relname_relid("upload_session",
-											   catalog->schema_oid);
-	if (!OidIsValid(catalog->session_table))
-		complain_missing("table", "upload_session", catalog->schema);
+	catalog->session_table = find_table(catalog, "upload_session");
+	catalog->reclaim_table = find_table(catalog, "upload_reclaim");
 	catalog->chunk_result_type = find_type(catalog, "chunk_result");
 	catalog->status_type = find_type(catalog, "upload_status");
 	find_labels(catalog, catalog->status_type, status_names, STATUS_COUNT,
@@ -173,6 +184,7 @@ same_objects(const Catalog *a, const Catalog *b)
 	return a->schema != NULL && b->schema != NULL &&
 		strcmp(a->schema, b->schema) == 0 &&
 		a->session_table == b->session_table &&
+		a->reclaim_table == b->reclaim_table &&
 		a->chunk_result_type == b->chunk_result_type &&
 		a->status_type == b->status_type;
 }
@@ -207,6 +219,13 @@ catalog_get(void)
 	return &current;
 }
 
+/* A number that differs whenever our tables may have changed. */
+uint64
+catalog_version(void)
+{
+	return invalidations;
+}
+
 /* A status as a value of the enum. */
 Datum
 status_to_datum(SessionStatus status)
@@ -225,5 +244,9 @@ status_from_datum(Datum label)
 		if (catalog->status_labels[i] == DatumGetObjectId(label))
 			return (SessionStatus) i;
 	}
-	elog(ERROR, "unknown upload_status %u", DatumGetObjectId(label));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("upload_status \"%s\" is not one of the extension's own",
+					DatumGetCString(DirectFunctionCall1(enum_out, label))),
+			 errhint("Use a status that the extension was created with.")));
 }

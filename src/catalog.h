@@ -16,6 +16,7 @@ typedef struct Catalog
 	Oid			schema_oid;
 	char	   *schema;			/* quoted, for SQL text */
 	Oid			session_table;
+	Oid			reclaim_table;
 	Oid			chunk_result_type;
 	Oid			status_type;
 	Oid			status_labels[STATUS_COUNT];
@@ -23,6 +24,7 @@ typedef struct Catalog
 } Catalog;
 
 extern const Catalog *catalog_get(void);
+extern uint64 catalog_version(void);
 extern Datum status_to_datum(SessionStatus status);
 extern SessionStatus status_from_datum(Datum label);
 

@@ -20,6 +20,49 @@
 #define pg_noreturn _Noreturn
 #endif
 
+/* BGWORKER_INTERRUPTIBLE lets DROP DATABASE end a worker, from 19 on. */
+#ifndef BGWORKER_INTERRUPTIBLE
+#define BGWORKER_INTERRUPTIBLE 0
+#endif
+
+/* Which indexes a new row version must be entered into. */
+#if PG_VERSION_NUM >= 160000
+#define IndexesToUpdate TU_UpdateIndexes
+#define NO_INDEXES TU_None
+#define insert_index_tuples(result, slot, estate, indexes) \
+	ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL, \
+						  (indexes) == TU_Summarizing)
+#else
+#define IndexesToUpdate bool
+#define NO_INDEXES false
+#define insert_index_tuples(result, slot, estate, indexes) \
+	((void) (indexes), \
+	 ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL))
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define begin_index_scan(rel, index, snapshot, nkeys) \
+	index_beginscan(rel, index, snapshot, NULL, nkeys, 0)
+#define CHECK_IS_ENFORCED(check) ((check).ccenforced)
+#define has_generated_columns(constr) \
+	((constr) != NULL && ((constr)->has_generated_stored || \
+						  (constr)->has_generated_virtual))
+#else
+#define begin_index_scan(rel, index, snapshot, nkeys) \
+	index_beginscan(rel, index, snapshot, nkeys, 0)
+#define CHECK_IS_ENFORCED(check) true
+#define has_generated_columns(constr) \
+	((constr) != NULL && (constr)->has_generated_stored)
+#endif
+
+/*
+ * Memory that all processes share: reserved when the server starts, and found
+ * or made by name later.
+ */
+extern void reserve_shared_memory(Size size);
+extern void *shared_memory(const char *name, Size size,
+						   void (*initialize) (void *memory));
+
 #ifdef PG_MODULE_MAGIC_EXT
 #define VALI_BLOB_MODULE_MAGIC \
 	PG_MODULE_MAGIC_EXT(.name = "vali_blob", .version = VALI_BLOB_VERSION)

@@ -20,7 +20,6 @@
 #include "arguments.h"
 #include "catalog.h"
 #include "statement.h"
-#include "store.h"
 
 PG_FUNCTION_INFO_V1(vali_blob_grant_upload_access);
 PG_FUNCTION_INFO_V1(vali_blob_revoke_upload_access);
@@ -39,7 +38,7 @@ static Statement client_functions = {
 	"JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace "
 	"WHERE e.extname OPERATOR(pg_catalog.=) 'vali_blob' "
 	"AND p.proname OPERATOR(pg_catalog.<>) ALL "
-	"('{grant_upload_access,revoke_upload_access}'::pg_catalog.name[])",
+	"('{grant_upload_access,revoke_upload_access,start_sweeper}'::pg_catalog.name[])",
 };
 
 /* Run a command that has no result. */
@@ -70,17 +69,19 @@ change_access(FunctionCallInfo fcinfo, const char *verb, const char *preposition
 	(void) get_role_oid(NameStr(*PG_GETARG_NAME(0)), false);
 	role = quote_identifier(NameStr(*PG_GETARG_NAME(0)));
 
-	store_open();
+	spi_open();
 	run_utility(psprintf("%s USAGE ON SCHEMA %s %s %s", verb,
 						 catalog_get()->schema, preposition, role));
 	tables = expand_schema("@.upload_session, @.upload_reclaim");
 	run_utility(psprintf("%s SELECT, INSERT, UPDATE, DELETE ON TABLE %s %s %s",
 						 verb, tables, preposition, role));
+	run_utility(psprintf("%s SELECT ON TABLE %s %s %s", verb,
+						 expand_schema("@.upload_stats"), preposition, role));
 	statement_run(&client_functions, NULL, NULL, false);
 	functions = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	run_utility(psprintf("%s EXECUTE ON FUNCTION %s %s %s", verb, functions,
 						 preposition, role));
-	store_close();
+	spi_close();
 }
 
 /* grant_upload_access(role) */

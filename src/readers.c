@@ -35,7 +35,7 @@ PG_FUNCTION_INFO_V1(vali_blob_get_uploads);
 PG_FUNCTION_INFO_V1(vali_blob_list_uploads);
 
 static Statement read_many = {
-	.text = "SELECT this_session "
+	.text = "SELECT (this_session.*)::@.upload_session "
 	"FROM pg_catalog.unnest($1) WITH ORDINALITY AS wanted (upload_id, position) "
 	"JOIN @.upload_session AS this_session "
 	"ON this_session.upload_id OPERATOR(pg_catalog.=) wanted.upload_id "
@@ -54,18 +54,12 @@ typedef struct Listing
 
 /* Put a session's row, as readers see it, into a function's result. */
 static void
-show(ReturnSetInfo *rsinfo, const Session *session, TimestampTz now)
+show(ReturnSetInfo *rsinfo, const Session *session, Datum row, TimestampTz now)
 {
 	SessionStatus status = session_shown_status(session, now);
-	HeapTupleHeader header = DatumGetHeapTupleHeader(
-		status == session->status ? session->row :
-		row_with_status(session->row, status));
-	HeapTupleData tuple = {
-		.t_len = HeapTupleHeaderGetDatumLength(header),
-		.t_data = header,
-	};
 
-	tuplestore_puttuple(rsinfo->setResult, &tuple);
+	row_return(rsinfo, status == session->status ? row :
+			   row_with_status(row, status));
 }
 
 /* get_upload(upload_id, owner): one session, if it is there. */
@@ -74,41 +68,35 @@ vali_blob_get_upload(PG_FUNCTION_ARGS)
 {
 	text	   *upload_id = required_text(fcinfo, 0, "upload_id");
 	text	   *owner = checked_owner(fcinfo, 1, upload_id);
+	Store		store;
 	Session		session;
 
 	InitMaterializedSRF(fcinfo, 0);
-	store_open();
-	if (store_read(upload_id, &session) && session_belongs_to(&session, owner))
+	store_open(&store, AccessShareLock);
+	if (store_read(&store, upload_id, &session) &&
+		session_belongs_to(&session, owner))
 		show((ReturnSetInfo *) fcinfo->resultinfo, &session,
-			 GetCurrentTimestamp());
-	store_close();
+			 store_row(&store, &session), GetCurrentTimestamp());
+	store_close(&store);
 	return (Datum) 0;
 }
 
-/*
- * Show the sessions of a cursor that belong to the owner and, unless that is
- * null, are shown with the status, until there are enough.
- */
+/* Show the sessions of a cursor that belong to the owner. */
 static void
 show_matching(ReturnSetInfo *rsinfo, Portal portal, const text *owner,
-			  const SessionStatus *status, int64 enough)
+			  TimestampTz now)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob row",
 												  ALLOCSET_SMALL_SIZES);
 	Session		session;
 
 	MemoryContextSwitchTo(scratch);
-	while (enough > 0 && store_fetch(portal, &session))
+	while (store_fetch(portal, &session))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (session_belongs_to(&session, owner) &&
-			(status == NULL || session_shown_status(&session, now) == *status))
-		{
-			show(rsinfo, &session, now);
-			enough--;
-		}
+		if (session_belongs_to(&session, owner))
+			show(rsinfo, &session, session.row, now);
 		MemoryContextReset(scratch);
 	}
 	MemoryContextSwitchTo(caller);
@@ -131,11 +119,11 @@ vali_blob_get_uploads(PG_FUNCTION_ARGS)
 	ids = PG_GETARG_DATUM(0);
 
 	InitMaterializedSRF(fcinfo, 0);
-	store_open();
+	spi_open();
 	show_matching((ReturnSetInfo *) fcinfo->resultinfo,
-				  statement_open(&read_many, &ids, true), owner, NULL,
-				  PG_INT64_MAX);
-	store_close();
+				  statement_open(&read_many, &ids, true), owner,
+				  GetCurrentTimestamp());
+	spi_close();
 	return (Datum) 0;
 }
 
@@ -151,34 +139,61 @@ add_condition(Listing *listing, const char *condition, Oid type, Datum value)
 	appendStringInfo(&listing->query, condition, listing->nargs);
 }
 
-/* The stored statuses that can be shown as this one. */
-static Datum
-stored_statuses(SessionStatus shown)
+/*
+ * Add the condition that a session is shown with a status: what
+ * session_shown_status() says, in terms that an index can serve.
+ */
+static void
+add_status_condition(Listing *listing, SessionStatus shown, TimestampTz now)
 {
-	Datum		statuses[] = {
-		status_to_datum(shown),
-		status_to_datum(STATUS_PENDING),
-		status_to_datum(STATUS_IN_PROGRESS),
-	};
+	const char *condition;
 
-	return PointerGetDatum(construct_array(statuses,
-										   shown == STATUS_EXPIRED ? 3 : 1,
-										   catalog_get()->status_type,
-										   sizeof(Oid), true, TYPALIGN_INT));
+	switch (shown)
+	{
+		case STATUS_EXPIRED:
+			condition = "(this_session.status OPERATOR(pg_catalog.=) 'expired' "
+				"OR (this_session.status OPERATOR(pg_catalog.=) 'pending' "
+				"OR this_session.status OPERATOR(pg_catalog.=) 'in_progress') "
+				"AND this_session.expires_at OPERATOR(pg_catalog.<=) $%d)";
+			break;
+		case STATUS_PENDING:
+			condition = "this_session.status OPERATOR(pg_catalog.=) 'pending' "
+				"AND (this_session.expires_at OPERATOR(pg_catalog.>) $%d "
+				"OR this_session.expires_at IS NULL)";
+			break;
+		case STATUS_IN_PROGRESS:
+			condition = "this_session.status OPERATOR(pg_catalog.=) 'in_progress' "
+				"AND (this_session.expires_at OPERATOR(pg_catalog.>) $%d "
+				"OR this_session.expires_at IS NULL)";
+			break;
+		default:
+			add_condition(listing, "this_session.status OPERATOR(pg_catalog.=) $%d",
+						  catalog_get()->status_type, status_to_datum(shown));
+			return;
+	}
+	add_condition(listing, condition, TIMESTAMPTZOID, TimestampTzGetDatum(now));
 }
 
 /* The moment before which an idle session was last active. */
 static TimestampTz
-idle_since(const Interval *idle_for)
+idle_since(const Interval *idle_for, TimestampTz now)
 {
+	if (compare_with_years(idle_for, 0) < 0 ||
+		compare_with_years(idle_for, MAX_INTERVAL_YEARS) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("idle_for must be between 0 and %d years, but is %s",
+						MAX_INTERVAL_YEARS, show_interval(idle_for)),
+				 errhint("Pass an interval such as '1 hour'.")));
 	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
-												   TimestampTzGetDatum(GetCurrentTimestamp()),
+												   TimestampTzGetDatum(now),
 												   IntervalPGetDatum(idle_for)));
 }
 
 /* Turn the arguments of list_uploads() into conditions. */
 static void
-collect_conditions(FunctionCallInfo fcinfo, text *owner, Listing *listing)
+collect_conditions(FunctionCallInfo fcinfo, text *owner, TimestampTz now,
+				   Listing *listing)
 {
 	if (owner != NULL)
 		add_condition(listing, "this_session.owner OPERATOR(pg_catalog.=) $%d",
@@ -187,17 +202,14 @@ collect_conditions(FunctionCallInfo fcinfo, text *owner, Listing *listing)
 		add_condition(listing, "this_session.path OPERATOR(pg_catalog.^@) $%d",
 					  TEXTOID, PG_GETARG_DATUM(1));
 	if (!PG_ARGISNULL(2))
-		add_condition(listing, "this_session.status OPERATOR(pg_catalog.=) ANY ($%d)",
-					  get_array_type(catalog_get()->status_type),
-					  stored_statuses(status_from_datum(PG_GETARG_DATUM(2))));
+		add_status_condition(listing, status_from_datum(PG_GETARG_DATUM(2)), now);
 	if (!PG_ARGISNULL(3))
 		add_condition(listing, "this_session.updated_at OPERATOR(pg_catalog.<=) $%d",
 					  TIMESTAMPTZOID,
-					  TimestampTzGetDatum(idle_since(PG_GETARG_INTERVAL_P(3))));
+					  TimestampTzGetDatum(idle_since(PG_GETARG_INTERVAL_P(3), now)));
 	if (!PG_ARGISNULL(5))
 		add_condition(listing, "this_session.id OPERATOR(pg_catalog.<) $%d",
 					  INT8OID, PG_GETARG_DATUM(5));
-	appendStringInfoString(&listing->query, " ORDER BY this_session.id DESC");
 }
 
 /*
@@ -205,35 +217,32 @@ collect_conditions(FunctionCallInfo fcinfo, text *owner, Listing *listing)
  * page of sessions, newest first.
  *
  * Each listing is planned for its own conditions, so that each can use the
- * index that fits.  There is no LIMIT: how many rows it takes is known only
- * once each has been judged.
+ * index that fits.
  */
 Datum
 vali_blob_list_uploads(PG_FUNCTION_ARGS)
 {
 	text	   *owner = checked_owner(fcinfo, 0, NULL);
 	int32		max_rows = positive_count(fcinfo, 4, "max_rows");
-	Listing		listing = {0};
-	SessionStatus status = STATUS_PENDING;
+	TimestampTz now = GetCurrentTimestamp();
 	MemoryContext caller = CurrentMemoryContext;
+	Listing		listing = {0};
 	Portal		portal;
 
-	if (!PG_ARGISNULL(2))
-		status = status_from_datum(PG_GETARG_DATUM(2));
 	initStringInfo(&listing.query);
 	appendStringInfoString(&listing.query,
-						   "SELECT this_session FROM @.upload_session AS this_session");
-	collect_conditions(fcinfo, owner, &listing);
+						   "SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session");
+	collect_conditions(fcinfo, owner, now, &listing);
+	appendStringInfo(&listing.query, " ORDER BY this_session.id DESC LIMIT %d",
+					 max_rows);
 
 	InitMaterializedSRF(fcinfo, 0);
-	store_open();
+	spi_open();
 	portal = SPI_cursor_open_with_args(NULL, expand_schema(listing.query.data),
 									   listing.nargs, listing.argtypes,
-									   listing.values, NULL, true,
-									   CURSOR_OPT_FAST_PLAN);
+									   listing.values, NULL, true, 0);
 	MemoryContextSwitchTo(caller);
-	show_matching((ReturnSetInfo *) fcinfo->resultinfo, portal, owner,
-				  PG_ARGISNULL(2) ? NULL : &status, max_rows);
-	store_close();
+	show_matching((ReturnSetInfo *) fcinfo->resultinfo, portal, owner, now);
+	spi_close();
 	return (Datum) 0;
 }

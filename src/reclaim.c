@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -22,9 +21,9 @@
 
 #include "arguments.h"
 #include "reclaim.h"
+#include "row.h"
 #include "settings.h"
 #include "statement.h"
-#include "store.h"
 
 PG_FUNCTION_INFO_V1(vali_blob_claim_reclaims);
 PG_FUNCTION_INFO_V1(vali_blob_finish_reclaim);
@@ -43,7 +42,7 @@ static Statement lock_due = {
 
 static Statement claim = {
 	.text = "UPDATE @.upload_reclaim AS r SET claimed_until = $2 "
-	"WHERE r.id OPERATOR(pg_catalog.=) $1 RETURNING r",
+	"WHERE r.id OPERATOR(pg_catalog.=) $1 RETURNING (r.*)::@.upload_reclaim",
 	.nargs = 2, .argtypes = {INT8OID, TIMESTAMPTZOID},
 };
 
@@ -107,13 +106,8 @@ claim_row(ReturnSetInfo *rsinfo, Datum id, TimestampTz until)
 	{
 		Datum		row = SPI_getbinval(SPI_tuptable->vals[0],
 										SPI_tuptable->tupdesc, 1, &is_null);
-		HeapTupleHeader header = DatumGetHeapTupleHeader(row);
-		HeapTupleData tuple = {
-			.t_len = HeapTupleHeaderGetDatumLength(header),
-			.t_data = header,
-		};
 
-		tuplestore_puttuple(rsinfo->setResult, &tuple);
+		row_return(rsinfo, row);
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -152,10 +146,10 @@ vali_blob_claim_reclaims(PG_FUNCTION_ARGS)
 								TimestampTzGetDatum(now),
 								IntervalPGetDatum(get_lease(fcinfo, 1)));
 	InitMaterializedSRF(fcinfo, 0);
-	store_open();
+	spi_open();
 	claim_rows((ReturnSetInfo *) fcinfo->resultinfo, now,
 			   DatumGetTimestampTz(until), max_rows);
-	store_close();
+	spi_close();
 	return (Datum) 0;
 }
 
@@ -165,10 +159,10 @@ change_row(Statement *statement, const Datum *values, const bool *nulls)
 {
 	bool		found;
 
-	store_open();
+	spi_open();
 	statement_run(statement, values, nulls, false);
 	found = SPI_processed > 0;
-	store_close();
+	spi_close();
 	return found;
 }
 

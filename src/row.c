@@ -25,25 +25,26 @@ static const struct
 {
 	const char *name;
 	Oid			type;
+	bool		nullable;
 }			columns[COLUMN_COUNT] =
 {
-	[COLUMN_ID] = {"id", INT8OID},
-	[COLUMN_UPLOAD_ID] = {"upload_id", TEXTOID},
-	[COLUMN_OWNER] = {"owner", TEXTOID},
-	[COLUMN_BUCKET] = {"bucket", TEXTOID},
-	[COLUMN_PATH] = {"path", TEXTOID},
-	[COLUMN_TOTAL_SIZE] = {"total_size", INT8OID},
-	[COLUMN_UPLOADED_BYTES] = {"uploaded_bytes", INT8OID},
-	[COLUMN_STATUS] = {"status", InvalidOid},
-	[COLUMN_CONTENT_TYPE] = {"content_type", TEXTOID},
-	[COLUMN_METADATA] = {"metadata", JSONBOID},
-	[COLUMN_PROVIDER_DATA] = {"provider_data", JSONBOID},
-	[COLUMN_RESULT] = {"result", JSONBOID},
-	[COLUMN_ABORT_REASON] = {"abort_reason", TEXTOID},
-	[COLUMN_TTL] = {"ttl", INTERVALOID},
-	[COLUMN_CREATED_AT] = {"created_at", TIMESTAMPTZOID},
-	[COLUMN_UPDATED_AT] = {"updated_at", TIMESTAMPTZOID},
-	[COLUMN_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID},
+	[COLUMN_ID] = {"id", INT8OID, false},
+	[COLUMN_UPLOAD_ID] = {"upload_id", TEXTOID, false},
+	[COLUMN_OWNER] = {"owner", TEXTOID, true},
+	[COLUMN_BUCKET] = {"bucket", TEXTOID, true},
+	[COLUMN_PATH] = {"path", TEXTOID, false},
+	[COLUMN_TOTAL_SIZE] = {"total_size", INT8OID, true},
+	[COLUMN_UPLOADED_BYTES] = {"uploaded_bytes", INT8OID, false},
+	[COLUMN_STATUS] = {"status", InvalidOid, false},
+	[COLUMN_CONTENT_TYPE] = {"content_type", TEXTOID, true},
+	[COLUMN_METADATA] = {"metadata", JSONBOID, false},
+	[COLUMN_PROVIDER_DATA] = {"provider_data", JSONBOID, false},
+	[COLUMN_RESULT] = {"result", JSONBOID, true},
+	[COLUMN_ABORT_REASON] = {"abort_reason", TEXTOID, true},
+	[COLUMN_TTL] = {"ttl", INTERVALOID, true},
+	[COLUMN_CREATED_AT] = {"created_at", TIMESTAMPTZOID, false},
+	[COLUMN_UPDATED_AT] = {"updated_at", TIMESTAMPTZOID, false},
+	[COLUMN_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID, true},
 };
 
 /* The name of a column; none of them needs quotes. */
@@ -94,13 +95,12 @@ column_index(TupleDesc desc, SessionColumn column)
  * Where our columns are in a row type.  The answer is kept for the row type
  * that was asked for last, of which the type cache numbers every version.
  */
-static const int *
-column_map(HeapTupleHeader header, TupleDesc desc)
+const int *
+column_map(Oid row_type, int32 typmod, TupleDesc desc)
 {
 	static int	map[COLUMN_COUNT];
 	static uint64 map_version = 0;
-	uint64		version = assign_record_type_identifier(HeapTupleHeaderGetTypeId(header),
-														HeapTupleHeaderGetTypMod(header));
+	uint64		version = assign_record_type_identifier(row_type, typmod);
 
 	if (map_version != version)
 	{
@@ -246,27 +246,70 @@ session_value(const Session *s, SessionColumn column, bool *is_null)
 	return PointerGetDatum(pointer);
 }
 
+/* Fill a Session from the columns of a row; they share their memory. */
+void
+values_to_session(const Datum *values, const bool *nulls, const int *map,
+				  Session *session)
+{
+	memset(session, 0, sizeof(Session));
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		int			i = map[column];
+
+		if (nulls[i] && !columns[column].nullable)
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("column \"%s\" of table upload_session is null",
+							column_name(column)),
+					 errhint("Give the column a value, and make it NOT NULL again.")));
+		set_field(session, column, values[i], nulls[i]);
+	}
+}
+
 /* Take a row apart; row and session share their memory. */
 void
 row_to_session(Datum row, Session *session)
 {
 	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
-	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
-											  HeapTupleHeaderGetTypMod(header));
+	Oid			type = HeapTupleHeaderGetTypeId(header);
+	int32		typmod = HeapTupleHeaderGetTypMod(header);
+	TupleDesc	desc = lookup_rowtype_tupdesc(type, typmod);
 	Datum	   *values = palloc(desc->natts * sizeof(Datum));
 	bool	   *nulls = palloc(desc->natts * sizeof(bool));
-	const int  *map = column_map(header, desc);
 	HeapTupleData tuple = {
 		.t_len = HeapTupleHeaderGetDatumLength(header),
 		.t_data = header,
 	};
 
 	heap_deform_tuple(&tuple, desc, values, nulls);
-	memset(session, 0, sizeof(Session));
-	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
-		set_field(session, column, values[map[column]], nulls[map[column]]);
+	values_to_session(values, nulls, column_map(type, typmod, desc), session);
 	session->row = HeapTupleHeaderGetDatum(header);
 	ReleaseTupleDesc(desc);
+}
+
+/*
+ * Put a row into a function's result.  Where the table is not the one that the
+ * function was created for, the executor learns what the rows really are, and
+ * judges whether that will do.
+ */
+void
+row_return(ReturnSetInfo *rsinfo, Datum row)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	HeapTupleData tuple = {
+		.t_len = HeapTupleHeaderGetDatumLength(header),
+		.t_data = header,
+	};
+
+	if (HeapTupleHeaderGetTypeId(header) != rsinfo->setDesc->tdtypeid)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+
+		rsinfo->setDesc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
+													  HeapTupleHeaderGetTypMod(header));
+		MemoryContextSwitchTo(caller);
+	}
+	tuplestore_puttuple(rsinfo->setResult, &tuple);
 }
 
 /* Copy a row, showing another status than the stored one. */
@@ -274,9 +317,10 @@ Datum
 row_with_status(Datum row, SessionStatus status)
 {
 	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
-	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
-											  HeapTupleHeaderGetTypMod(header));
-	int			attnum = column_map(header, desc)[COLUMN_STATUS] + 1;
+	Oid			type = HeapTupleHeaderGetTypeId(header);
+	int32		typmod = HeapTupleHeaderGetTypMod(header);
+	TupleDesc	desc = lookup_rowtype_tupdesc(type, typmod);
+	int			attnum = column_map(type, typmod, desc)[COLUMN_STATUS] + 1;
 	Datum		value = status_to_datum(status);
 	bool		is_null = false;
 	HeapTupleData tuple = {

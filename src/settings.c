@@ -26,9 +26,17 @@ int			session_ttl_setting = 48 * HOUR;
 int			retention_setting = 24 * HOUR;
 int			reclaim_retention_setting = 30 * DAY;
 bool		require_owner_setting = false;
+int			row_access_setting = ROW_ACCESS_AUTO;
 bool		sweep_setting = true;
 int			sweep_interval_setting = 60;
 int			sweep_batch_size_setting = 1000;
+
+static const struct config_enum_entry row_access_options[] = {
+	{"auto", ROW_ACCESS_AUTO, false},
+	{"sql", ROW_ACCESS_SQL, false},
+	{"direct", ROW_ACCESS_DIRECT, false},
+	{NULL, 0, false}
+};
 
 /* Define the settings that are durations with -1 for "for ever". */
 static void
@@ -101,6 +109,14 @@ define_settings(void)
 							 &require_owner_setting,
 							 false,
 							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomEnumVariable("vali_blob.row_access",
+							 "Forces a way to the rows of upload_session.",
+							 "For the extension's developers; \"direct\" fails where it is not safe.",
+							 &row_access_setting,
+							 ROW_ACCESS_AUTO, row_access_options,
+							 PGC_SUSET, GUC_NOT_IN_SAMPLE,
 							 NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("vali_blob");

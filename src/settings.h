@@ -8,11 +8,20 @@
 #ifndef VALI_BLOB_SETTINGS_H
 #define VALI_BLOB_SETTINGS_H
 
+/* The way to the rows of upload_session. */
+typedef enum RowAccess
+{
+	ROW_ACCESS_AUTO,
+	ROW_ACCESS_SQL,
+	ROW_ACCESS_DIRECT
+} RowAccess;
+
 /* Durations are in seconds; -1 stands for "for ever". */
 extern int	session_ttl_setting;
 extern int	retention_setting;
 extern int	reclaim_retention_setting;
 extern bool require_owner_setting;
+extern int	row_access_setting;
 extern bool sweep_setting;
 extern int	sweep_interval_setting;
 extern int	sweep_batch_size_setting;

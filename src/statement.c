@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * statement.c
- *		SQL statements whose plans are kept for the life of the backend.
+ *		SQL statements whose plans are kept for the life of the backend, and
+ *		what else we need around SPI.
  *
  * SPI leaves its own, short-lived memory context current after each of its
  * calls; here the caller's stays current, so that what our functions allocate
@@ -11,21 +12,77 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/portal.h"
+#include "utils/resowner.h"
 
 #include "catalog.h"
 #include "statement.h"
 
+/* Connect to SPI, leaving the caller's memory context current. */
+void
+spi_open(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	SPI_connect();
+	MemoryContextSwitchTo(caller);
+}
+
+/* Disconnect, leaving the caller's memory context current. */
+void
+spi_close(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	SPI_finish();
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Do something in a subtransaction.  If it fails, undo it and return the error,
+ * unless that is to end the query.
+ */
+ErrorData *
+in_subtransaction(void (*task) (void *), void *argument)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		task(argument);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
 /* Put the schema's name into the text of a statement. */
 char *
-expand_schema(const char *text)
+expand_schema(const char *template)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	for (const char *c = text; *c != '\0'; c++)
+	for (const char *c = template; *c != '\0'; c++)
 	{
 		if (c[0] == '@' && c[1] == '.')
 			appendStringInfoString(&buf, catalog_get()->schema);
@@ -50,7 +107,7 @@ prepare(Statement *statement)
 	const Catalog *catalog = catalog_get();
 	Oid			argtypes[STATEMENT_MAX_ARGS];
 	SPIPlanPtr	plan;
-	char	   *text;
+	char	   *sql;
 
 	if (statement->plan != NULL && statement->generation == catalog->generation)
 		return;
@@ -58,11 +115,11 @@ prepare(Statement *statement)
 	for (int i = 0; i < statement->nargs; i++)
 		argtypes[i] = OidIsValid(statement->argtypes[i]) ?
 			statement->argtypes[i] : catalog->status_type;
-	text = expand_schema(statement->text);
-	plan = SPI_prepare_cursor(text, statement->nargs, argtypes,
+	sql = expand_schema(statement->text);
+	plan = SPI_prepare_cursor(sql, statement->nargs, argtypes,
 							  CURSOR_OPT_GENERIC_PLAN);
 	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\": %s", text,
+		elog(ERROR, "could not prepare \"%s\": %s", sql,
 			 SPI_result_code_string(SPI_result));
 	statement->plan = plan;
 	statement->generation = catalog->generation;

@@ -25,6 +25,9 @@ typedef struct Statement
 	SPIPlanPtr	plan;
 } Statement;
 
+extern void spi_open(void);
+extern void spi_close(void);
+extern ErrorData *in_subtransaction(void (*task) (void *), void *argument);
 extern char *expand_schema(const char *text);
 extern void statement_run(Statement *statement, const Datum *values,
 						  const bool *nulls, bool read_only);

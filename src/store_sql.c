@@ -27,13 +27,13 @@
 #include "catalog.h"
 #include "compat.h"
 #include "errors.h"
-#include "json.h"
 #include "row.h"
 #include "statement.h"
 #include "store.h"
+#include "store_sql.h"
 
 #define SELECT_BY_UPLOAD_ID \
-	"SELECT this_session FROM @.upload_session AS this_session " \
+	"SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session " \
 	"WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1"
 
 static Statement read_one = {
@@ -46,14 +46,14 @@ static Statement lock_one[] = {
 		.text = SELECT_BY_UPLOAD_ID " FOR UPDATE",
 		.nargs = 1, .argtypes = {TEXTOID},
 	},
-	[LOCK_SKIP] = {
-		.text = SELECT_BY_UPLOAD_ID " FOR UPDATE SKIP LOCKED",
+	[LOCK_NOWAIT] = {
+		.text = SELECT_BY_UPLOAD_ID " FOR UPDATE NOWAIT",
 		.nargs = 1, .argtypes = {TEXTOID},
 	},
 };
 
 static Statement lock_due = {
-	.text = "SELECT this_session FROM @.upload_session AS this_session "
+	.text = "SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session "
 	"WHERE this_session.status OPERATOR(pg_catalog.=) $1 "
 	"AND this_session.expires_at OPERATOR(pg_catalog.>=) $2 "
 	"AND this_session.expires_at OPERATOR(pg_catalog.<=) $3 "
@@ -69,7 +69,7 @@ static Statement insert_one = {
 	"(upload_id, owner, bucket, path, content_type, total_size, metadata, "
 	"provider_data, ttl, created_at, updated_at, expires_at) "
 	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
-	"RETURNING this_session",
+	"RETURNING (this_session.*)::@.upload_session",
 	.nargs = 12,
 	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, JSONBOID,
 	JSONBOID, INTERVALOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
@@ -103,26 +103,6 @@ static const SessionColumn enqueued[] = {
 	COLUMN_PROVIDER_DATA, COLUMN_STATUS
 };
 
-/* Connect to SPI, leaving the caller's memory context current. */
-void
-store_open(void)
-{
-	MemoryContext caller = CurrentMemoryContext;
-
-	SPI_connect();
-	MemoryContextSwitchTo(caller);
-}
-
-/* Disconnect; what was returned stays. */
-void
-store_close(void)
-{
-	MemoryContext caller = CurrentMemoryContext;
-
-	SPI_finish();
-	MemoryContextSwitchTo(caller);
-}
-
 /* Take over the one row that a statement gave, if it gave one. */
 static bool
 take_row(Session *session)
@@ -142,34 +122,58 @@ take_row(Session *session)
 	return found;
 }
 
-/* Find a session without locking it, as the calling query sees it. */
+/* Find a session without locking it. */
 bool
-store_read(const text *upload_id, Session *session)
+sql_read(const text *upload_id, bool latest, Session *session)
 {
 	Datum		value = PointerGetDatum(upload_id);
 
-	statement_run(&read_one, &value, NULL, true);
+	statement_run(&read_one, &value, NULL, !latest);
 	return take_row(session);
 }
 
-/* Find a session without locking it, as it is right now. */
-bool
-store_read_latest(const text *upload_id, Session *session)
+/* A row to lock. */
+typedef struct Locking
 {
-	Datum		value = PointerGetDatum(upload_id);
+	const text *upload_id;
+	LockWait	wait;
+	Session    *session;
+	bool		found;
+} Locking;
 
-	statement_run(&read_one, &value, NULL, false);
-	return take_row(session);
+/* Find a row and lock it, or fail. */
+static void
+lock_or_fail(void *argument)
+{
+	Locking    *locking = argument;
+	Datum		value = PointerGetDatum(locking->upload_id);
+
+	statement_run(&lock_one[locking->wait], &value, NULL, false);
+	locking->found = take_row(locking->session);
 }
 
-/* Find a session and lock it; the Session is its newest version. */
-bool
-store_lock(const text *upload_id, LockWait wait, Session *session)
+/*
+ * Find a session and lock it; the Session is its newest version.  That a row is
+ * held by somebody else is told by the error that NOWAIT raises: any other
+ * statement might see rows that this one may not.
+ */
+LockResult
+sql_lock(const text *upload_id, LockWait wait, Session *session)
 {
-	Datum		value = PointerGetDatum(upload_id);
+	Locking		locking = {upload_id, wait, session, false};
 
-	statement_run(&lock_one[wait], &value, NULL, false);
-	return take_row(session);
+	if (wait == LOCK_NOWAIT)
+	{
+		ErrorData  *error = in_subtransaction(lock_or_fail, &locking);
+
+		if (error != NULL && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+			return LOCK_HELD;
+		if (error != NULL)
+			ReThrowError(error);
+	}
+	else
+		lock_or_fail(&locking);
+	return locking.found ? LOCK_TAKEN : LOCK_MISSING;
 }
 
 /* Take the values of some columns from a Session. */
@@ -195,7 +199,11 @@ take_written(Session *session, const text *upload_id)
 				 errhint("A trigger, a rule or a policy on table upload_session suppressed the write.")));
 }
 
-/* Say of a duplicate key which upload it is, and pass all other errors on. */
+/*
+ * Say of a duplicate key which upload it is, and of a value too long for an
+ * index that it is too long; pass all other errors on.  How long is too long
+ * depends on how well the value compresses.
+ */
 pg_noreturn static void
 rethrow_naming_upload(MemoryContext context, const text *upload_id)
 {
@@ -211,13 +219,21 @@ rethrow_naming_upload(MemoryContext context, const text *upload_id)
 								  shown_id(upload_id));
 		error->hint = "Choose another upload_id, or leave it out to get a random one.";
 	}
+	else if (error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+	{
+		error->sqlerrcode = ERRCODE_STRING_DATA_RIGHT_TRUNCATION;
+		error->detail = error->message;
+		error->message = psprintf("path or owner of upload \"%s\" is too long for an index",
+								  shown_id(upload_id));
+		error->hint = "Whatever fits into 2600 bytes can be indexed.";
+	}
 	FlushErrorState();
 	ReThrowError(error);
 }
 
 /* Insert a new session; the Session becomes the row as stored. */
 void
-store_insert(Session *session)
+sql_insert(Session *session)
 {
 	MemoryContext context = CurrentMemoryContext;
 	const text *upload_id = session->upload_id;
@@ -257,7 +273,7 @@ make_update(Statement *update, uint32 columns)
 	}
 	appendStringInfoString(&buf,
 						   " WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1"
-						   " RETURNING this_session");
+						   " RETURNING (this_session.*)::@.upload_session");
 	update->text = MemoryContextStrdup(TopMemoryContext, buf.data);
 	pfree(buf.data);
 }
@@ -294,29 +310,32 @@ find_update(uint32 columns)
 	return &entry->statement;
 }
 
-/* Queue what a dead session has left in storage, if it has left anything. */
-static void
-enqueue_remains(const Session *session)
+/* Queue what a dead session has left in storage. */
+void
+sql_enqueue_remains(const Session *session)
 {
 	Datum		values[lengthof(enqueued)];
 	bool		nulls[lengthof(enqueued)];
 
-	if (json_is_empty(session->provider_data))
-		return;
 	collect_values(session, enqueued, lengthof(enqueued), values, nulls);
 	statement_run(&enqueue_reclaim, values, nulls, false);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("what upload \"%s\" left in storage was not queued",
+						shown_id(session->upload_id)),
+				 errhint("A trigger, a rule or a policy on table upload_reclaim suppressed the row.")));
 }
 
 /*
- * Write the changed columns of a locked session back, and with them what
- * follows from the change; the Session becomes the row as stored.
+ * Write the changed columns of a locked session back; the Session becomes the
+ * row as stored.
  */
 void
-store_write(Session *session)
+sql_write(Session *session)
 {
 	Statement  *update = find_update(session->changed);
 	const text *upload_id = session->upload_id;
-	bool		died = session->died;
 	Datum		values[STATEMENT_MAX_ARGS];
 	bool		nulls[STATEMENT_MAX_ARGS];
 	int			n = 0;
@@ -333,13 +352,11 @@ store_write(Session *session)
 	}
 	statement_run(update, values, nulls, false);
 	take_written(session, upload_id);
-	if (died)
-		enqueue_remains(session);
 }
 
 /* Delete a locked session. */
 void
-store_delete(const Session *session)
+sql_delete(const Session *session)
 {
 	Datum		value = PointerGetDatum(session->upload_id);
 

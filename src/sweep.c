@@ -22,15 +22,14 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "arguments.h"
@@ -38,6 +37,7 @@
 #include "lifecycle.h"
 #include "reclaim.h"
 #include "settings.h"
+#include "statement.h"
 #include "store.h"
 #include "sweep.h"
 
@@ -59,8 +59,8 @@ static const SessionStatus phases[] = {
 typedef struct Work
 {
 	SweepPass  *pass;
-	int64		max_rows;
-	Session    *session;
+	int64		max_rows;		/* of a batch */
+	Session    *session;		/* that is due, and locked */
 } Work;
 
 /* Begin a pass. */
@@ -76,96 +76,84 @@ sweep_begin(SweepPass *pass)
 bool
 sweep_is_over(const SweepPass *pass)
 {
-	return pass->phase == PHASE_OVER || pass->failures == SWEEP_MAX_FAILURES;
+	return pass->phase == PHASE_OVER;
 }
 
-/* Do some work in a subtransaction; if it fails, undo it and say why. */
-static bool
-attempt(void (*task) (Work *), Work *work, char **why)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool succeeded = true;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
-	PG_TRY();
-	{
-		task(work);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller);
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
-		*why = error->message;
-		succeeded = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
-	return succeeded;
-}
-
-/* Expire or purge a locked session, if it still is due. */
+/* Move to another place, where the rows that failed here are not met again. */
 static void
-sweep_session(Work *work)
+move_to(SweepPass *pass, TimestampTz position)
 {
-	SweepPass  *pass = work->pass;
-	Session    *session = work->session;
+	if (position == pass->position)
+		return;
+	pass->position = position;
+	pass->failed_count = 0;
+}
 
-	if (session_is_live(session))
+/*
+ * Expire or purge a session, if it still is due.  It is locked already; locking
+ * it once more gives the store its own hold on the row, and costs little.
+ */
+static void
+sweep_session(void *argument)
+{
+	Work	   *work = argument;
+	SweepPass  *pass = work->pass;
+	Store		store;
+	Session		session;
+
+	store_open(&store, RowExclusiveLock);
+	if (store_lock(&store, work->session->upload_id, LOCK_WAIT,
+				   &session) != LOCK_TAKEN)
+		 /* gone, with a trigger's help */ ;
+	else if (session_is_purgeable(&session, pass->start))
 	{
-		if (!session_expire(session, GetCurrentTimestamp()))
-			return;
-		store_write(session);
-		pass->expired++;
-	}
-	else if (session_is_purgeable(session, pass->start))
-	{
-		store_delete(session);
+		store_delete(&store, &session);
 		pass->purged++;
 	}
+	else if (session_expire(&session, GetCurrentTimestamp()))
+	{
+		store_write(&store, &session);
+		pass->expired++;
+	}
+	store_close(&store);
 }
 
 /* Sweep a session without letting its failure spread. */
 static void
-sweep_session_carefully(Work *work)
+sweep_session_carefully(void *argument)
 {
+	Work	   *work = argument;
 	SweepPass  *pass = work->pass;
-	int64		id = work->session->id;
-	const char *upload_id = shown_id(work->session->upload_id);
-	char	   *why;
+	ErrorData  *error = in_subtransaction(sweep_session, work);
 
-	if (attempt(sweep_session, work, &why))
+	if (error == NULL)
 		return;
-	pass->failed_ids[pass->failures++] = id;
+	pass->failed++;
+	pass->failed_ids[pass->failed_count++] = work->session->id;
 	snprintf(pass->error, sizeof(pass->error), "upload \"%s\": %s",
-			 upload_id, why);
+			 shown_id(work->session->upload_id), error->message);
+	pass->error[pg_mbcliplen(pass->error, strlen(pass->error),
+							 sizeof(pass->error) - 1)] = '\0';
 }
 
-/* The rows that have failed in this pass, as an array. */
+/* The rows that have failed at this place of the pass, as an array. */
 static ArrayType *
 failed_ids(const SweepPass *pass)
 {
-	Datum		ids[SWEEP_MAX_FAILURES];
+	Datum		ids[SWEEP_MAX_FAILED_IDS];
 
-	for (int i = 0; i < pass->failures; i++)
+	for (int i = 0; i < pass->failed_count; i++)
 		ids[i] = Int64GetDatum(pass->failed_ids[i]);
-	return construct_array(ids, pass->failures, INT8OID, sizeof(int64),
+	return construct_array(ids, pass->failed_count, INT8OID, sizeof(int64),
 						   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
 }
 
-/* Sweep due sessions of the current phase, and say how many were looked at. */
+/*
+ * Sweep due sessions of the current phase; when there are no more, or too many
+ * have failed at one place, move on.  Returns how many were swept.
+ */
 static int64
-sweep_phase(SweepPass *pass, int64 max_rows, void (*task) (Work *))
+sweep_phase(SweepPass *pass, int64 max_rows, void (*task) (void *))
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob sweep",
@@ -174,41 +162,48 @@ sweep_phase(SweepPass *pass, int64 max_rows, void (*task) (Work *))
 										pass->start, failed_ids(pass), max_rows);
 	Session		session;
 	Work		work = {.pass = pass, .session = &session};
+	int64		failed_before = pass->failed;
 	int64		seen = 0;
 
 	MemoryContextSwitchTo(scratch);
-	while (!sweep_is_over(pass) && store_fetch(portal, &session))
+	while (pass->failed_count < SWEEP_MAX_FAILED_IDS &&
+		   store_fetch(portal, &session))
 	{
 		CHECK_FOR_INTERRUPTS();
 		seen++;
-		pass->position = session.expires_at;
+		move_to(pass, session.expires_at);
 		task(&work);
 		MemoryContextReset(scratch);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
 	SPI_cursor_close(portal);
-	return seen;
+
+	if (pass->failed_count == SWEEP_MAX_FAILED_IDS)
+		move_to(pass, pass->position + 1);
+	else if (seen < max_rows)
+	{
+		pass->phase++;
+		move_to(pass, DT_NOBEGIN);
+	}
+	return seen - (pass->failed - failed_before);
 }
 
-/* Sweep phase by phase, until the batch is full or the pass is over. */
+/*
+ * Sweep phase by phase, until the batch is full or the pass is over.  Rows that
+ * fail do not count, so that they cannot fill every batch for ever, but end the
+ * batch when they are very many.
+ */
 static void
-sweep_phases(Work *work, void (*task) (Work *))
+sweep_phases(Work *work, void (*task) (void *))
 {
 	SweepPass  *pass = work->pass;
 	int64		left = work->max_rows;
+	int64		max_failed = SWEEP_MAX_FAILURES + pass->failed;
 
-	while (left > 0 && pass->phase < PHASE_RECLAIMS && !sweep_is_over(pass))
-	{
-		int64		seen = sweep_phase(pass, left, task);
-
-		if (seen < left)
-		{
-			pass->phase++;
-			pass->position = DT_NOBEGIN;
-		}
-		left -= seen;
-	}
+	while (left > 0 && pass->failed < max_failed &&
+		   pass->phase < PHASE_RECLAIMS)
+		left -= sweep_phase(pass, left, task);
 	if (left > 0 && pass->phase == PHASE_RECLAIMS &&
 		purge_reclaims(pass->start, left) < left)
 		pass->phase = PHASE_OVER;
@@ -216,9 +211,9 @@ sweep_phases(Work *work, void (*task) (Work *))
 
 /* Sweep a batch as a whole. */
 static void
-sweep_together(Work *work)
+sweep_together(void *argument)
 {
-	sweep_phases(work, sweep_session);
+	sweep_phases((Work *) argument, sweep_session);
 }
 
 /*
@@ -232,21 +227,20 @@ sweep_batch(SweepPass *pass, int64 max_rows)
 	SweepPass  *before = palloc(sizeof(SweepPass));
 	Work		work = {.pass = pass, .max_rows = max_rows};
 	int			guc_level = NewGUCNestLevel();
-	char	   *why;
 
 	set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
 					  GUC_ACTION_SAVE, true, 0, false);
 	set_config_option("enable_bitmapscan", "off", PGC_USERSET, PGC_S_SESSION,
 					  GUC_ACTION_SAVE, true, 0, false);
 	*before = *pass;
-	store_open();
-	if (!attempt(sweep_together, &work, &why))
+	spi_open();
+	if (in_subtransaction(sweep_together, &work) != NULL)
 	{
 		*pass = *before;
 		sweep_phases(&work, sweep_session_carefully);
 	}
-	store_close();
-	AtEOXact_GUC(true, guc_level);
+	spi_close();
+	AtEOXact_GUC(false, guc_level); /* what triggers have set, too */
 	pfree(before);
 }
 
@@ -268,9 +262,11 @@ vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 
 	sweep_begin(pass);
 	sweep_batch(pass, max_rows);
-	if (pass->failures > 0)
+	if (pass->failed > 0)
 		ereport(WARNING,
-				(errmsg("%d upload sessions could not be swept", pass->failures),
+				(errmsg_plural(INT64_FORMAT " upload session could not be swept",
+							   INT64_FORMAT " upload sessions could not be swept",
+							   (unsigned long) pass->failed, pass->failed),
 				 errdetail("The last of them was %s.", pass->error)));
 	values[0] = Int64GetDatum(pass->expired);
 	values[1] = Int64GetDatum(pass->purged);

@@ -10,8 +10,11 @@
 
 #include "datatype/timestamp.h"
 
-/* A pass gives up when so many rows could not be swept. */
-#define SWEEP_MAX_FAILURES 1000
+/* How many failed rows with the same expires_at a pass can step around. */
+#define SWEEP_MAX_FAILED_IDS 1000
+
+/* How many rows may fail in one batch before it ends. */
+#define SWEEP_MAX_FAILURES 10000
 
 /* One pass over all that was due when it began. */
 typedef struct SweepPass
@@ -19,10 +22,11 @@ typedef struct SweepPass
 	TimestampTz start;
 	int			phase;			/* what is being swept, and whether any is left */
 	TimestampTz position;		/* where in the phase the next batch begins */
+	int			failed_count;
+	int64		failed_ids[SWEEP_MAX_FAILED_IDS];	/* rows there that failed */
 	int64		expired;
 	int64		purged;
-	int			failures;
-	int64		failed_ids[SWEEP_MAX_FAILURES];
+	int64		failed;
 	char		error[256];		/* why the last of them failed */
 } SweepPass;
 

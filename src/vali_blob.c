@@ -6,13 +6,16 @@
  * How a call flows through the files:
  *
  *	  api.c, readers.c, sweep.c		SQL call: arguments in, result out
- *		store.h, store_sql.c		find and lock the row, write it back
+ *		store.c						find and lock the row, write it back
+ *		  store_direct.c			... through the table access method
+ *		  store_sql.c				... through SQL
  *		  row.c						table row <-> Session
  *		lifecycle.c					judge the request, change the Session
  *		errors.c					an outcome as an error
  *
  * catalog.c knows the extension's objects, statement.c keeps the plans of
- * SQL statements, reclaim.c and grants.c stand for themselves.
+ * SQL statements, reclaim.c and grants.c stand for themselves.  The background
+ * sweeper calls sweep.c: sweeper.c (shared state), launcher.c, worker.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,14 +26,15 @@
 
 #include "compat.h"
 #include "settings.h"
+#include "sweeper.h"
 
 VALI_BLOB_MODULE_MAGIC;
 
 PGDLLEXPORT void _PG_init(void);
 
 /*
- * Set the module up.  pg_upgrade loads it only to see that it is there, and
- * its servers must not be disturbed.
+ * Set the module up; it works in any backend, and sweeps by itself when it is
+ * preloaded.  pg_upgrade's servers must not be disturbed.
  */
 void
 _PG_init(void)
@@ -38,4 +42,6 @@ _PG_init(void)
 	if (IsBinaryUpgrade)
 		return;
 	define_settings();
+	if (process_shared_preload_libraries_in_progress)
+		sweeper_init();
 }

@@ -8,7 +8,8 @@ LOAD 'vali_blob';
 BEGIN;
 
 SELECT name, vartype, context FROM pg_settings WHERE name LIKE 'vali\_blob.%' ORDER BY name COLLATE "C";
-SELECT name FROM pg_settings WHERE name LIKE 'vali\_blob.%' AND (short_desc = '' OR setting <> boot_val);
+SELECT name FROM pg_settings WHERE name LIKE 'vali\_blob.%' AND name <> 'vali_blob.row_access'
+    AND (short_desc = '' OR setting <> boot_val);
 SELECT current_setting('vali_blob.session_ttl')::interval = '48 hours' AS session_ttl,
        current_setting('vali_blob.retention')::interval = '24 hours' AS retention,
        current_setting('vali_blob.reclaim_retention')::interval = '30 days' AS reclaim_retention,

@@ -52,6 +52,7 @@ my %writers = (
 	claim_reclaims => [q{claim_reclaims()}],
 	finish_reclaim => [q{finish_reclaim(1)}],
 	fail_reclaim => [q{fail_reclaim(1, 'no')}],
+	start_sweeper => [q{start_sweeper()}],
 	grant_upload_access => [q{grant_upload_access('client')}],
 	revoke_upload_access => [q{revoke_upload_access('client')}]);
 my @writes = map { @{ $writers{$_} } } sort keys %writers;

@@ -18,7 +18,7 @@ my $node = upload_node('main', conf => 'max_prepared_transactions = 2');
 
 my $copies = 0;
 $node->safe_psql('postgres',
-	q{CREATE DATABASE pristine; ALTER DATABASE pristine SET client_min_messages = warning});
+	q{CREATE DATABASE pristine; ALTER DATABASE pristine SET client_min_messages = error});
 $node->safe_psql('pristine', 'CREATE EXTENSION vali_blob');
 
 sub fresh_database
@@ -43,6 +43,7 @@ subtest 'dropped and created elsewhere, in one session' => sub {
 
 	is( answers(
 			$dbname, q{
+			SET client_min_messages = error;
 			SELECT outcome FROM start_upload('file', upload_id => 'u'), try_advance_upload('u', 0, 10);
 			DROP EXTENSION vali_blob;
 			CREATE SCHEMA "Else where";

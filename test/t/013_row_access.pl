@@ -1,0 +1,175 @@
+# The two ways to a row, through SQL and through the table access method, cannot
+# be told apart: the same random operations, good and bad, give the same answers
+# and leave the same rows.  The direct way is refused wherever the table or the
+# user is not an ordinary one, and what an administrator adds to the table counts
+# in any case.  Logical decoding sees the chunks, and a chunk writes exactly its
+# three WAL records.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use UploadTest;
+
+my $operations = $ENV{RANDOM_OPERATIONS} || 5000;
+my $seed = $ENV{RANDOM_SEED} || time;
+
+note "RANDOM_SEED=$seed";
+srand $seed;
+
+my $node = upload_node('main', conf => "wal_level = logical\nautovacuum = off");
+
+# --- the same operations, both ways -----------------------------------------
+
+sub one_of { return $_[ rand @_ ] }
+
+# A random call.  A few uploads, small numbers: everything happens to everything.
+sub random_operation
+{
+	my $id = "'u" . int(rand 12) . "'";
+	my $owner = one_of('NULL', 'NULL', "'ann'", "'bob'");
+	my $json = one_of('NULL', 'NULL', q('{"a": 1}'), q('{"a": null, "b": [2]}'), q('[]'));
+	my $size = one_of('NULL', 0, 10, 20, 30, -1);
+	my $offset = one_of('NULL', -1, 0, 0, 5, 10, 10, 15, 20, 9223372036854775807);
+	my $length = one_of(0, 5, 5, 10, 10, 20, -1, 1);
+	my $final = one_of('false', 'false', 'true');
+	my $nowait = one_of('false', 'true');
+	my $chunk = "$id, $offset, $length, $final, $json, $owner, $nowait";
+	my $live = "upload_id = $id AND status IN ('pending', 'in_progress')";
+	my $follow = "(SELECT uploaded_bytes FROM get_upload($id)), $length, $final";
+
+	return one_of(
+		"SELECT outcome, uploaded_bytes, total_size, status, ready FROM advance_upload($chunk)",
+		("SELECT outcome, uploaded_bytes, total_size, status, ready FROM try_advance_upload($chunk)") x 4,
+		("SELECT outcome, uploaded_bytes, total_size, status, ready FROM try_advance_upload($id, $follow)") x 8,
+		"SELECT outcome, uploaded_bytes FROM advance_uploads(ARRAY[$id, 'u1', 'u2', $id], ARRAY[0, 0, 5, 10], ARRAY[10, 5, 5, 5])",
+		("SELECT upload_id, total_size FROM start_upload('f', $size, metadata => $json, provider_data => $json, owner => $owner, upload_id => $id)") x 3,
+		"SELECT total_size FROM declare_upload_size($id, $size, $owner)",
+		"SELECT metadata, provider_data FROM merge_upload_data($id, $json, $json, $owner)",
+		("SELECT status, result FROM complete_upload($id, $json, $owner)") x 2,
+		"SELECT status, abort_reason FROM abort_upload($id, 'because', $owner)",
+		"SELECT delete_upload($id, $owner)",
+		"SELECT uploaded_bytes, status FROM get_upload($id, $owner)",
+		"UPDATE upload_session SET expires_at = '2001-01-01' WHERE $live",
+		"SELECT expired, purged FROM sweep_uploads(1000)",
+		"BEGIN; SELECT outcome FROM try_advance_upload($id, 0, 5); SAVEPOINT s; SELECT outcome FROM try_advance_upload($id, 5, 5); ROLLBACK TO s; SELECT outcome FROM try_advance_upload($id, 5, 5); COMMIT");
+}
+
+my $script = join "\n", map { random_operation() . ";\n\\echo SQLSTATE :SQLSTATE" } 1 .. $operations;
+
+# All of a table but its timestamps, of which only the order of some is sure.
+my $dump = q{
+	SELECT id, upload_id, owner, bucket, path, total_size, uploaded_bytes, status, content_type,
+		metadata, provider_data, result, abort_reason, ttl, updated_at >= created_at,
+		date_trunc('day', expires_at - updated_at)
+	FROM upload_session ORDER BY id;
+	SELECT id, upload_id, owner, provider_data, reason, attempts FROM upload_reclaim ORDER BY id;
+};
+
+my %printed;
+my %rows;
+foreach my $way ('sql', 'direct')
+{
+	$node->safe_psql('postgres', "CREATE DATABASE $way");
+	$node->safe_psql($way, 'CREATE EXTENSION vali_blob');
+	my ($rc, $stdout, $stderr) = $node->psql($way, "SET vali_blob.row_access = $way;\n$script", on_error_stop => 0);
+	$printed{$way} = $stdout;
+	$rows{$way} = $node->safe_psql($way, $dump);
+}
+my $answers = () = $printed{sql} =~ /^SQLSTATE 00000$/mg;
+my $errors = () = $printed{sql} =~ /^SQLSTATE (?!00000)/mg;
+is($answers + $errors, $operations, "all $operations operations were answered");
+cmp_ok($answers, '>', $operations / 4, 'many of them were good');
+cmp_ok($errors, '>', $operations / 20, 'and many bad');
+is($printed{direct}, $printed{sql}, 'both ways give the same answers');
+is($rows{direct}, $rows{sql}, 'both ways leave the same rows');
+cmp_ok(length $rows{sql}, '>', 500, 'which are some');
+
+# --- where the direct way is refused ------------------------------------------
+
+# What makes the table an extraordinary one, and how to undo it.
+my @obstacles = (
+	[ 'row-level security', 'ALTER TABLE upload_session ENABLE ROW LEVEL SECURITY', 'ALTER TABLE upload_session DISABLE ROW LEVEL SECURITY' ],
+	[ 'a trigger for updates', 'CREATE TRIGGER t BEFORE UPDATE ON upload_session FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()', 'DROP TRIGGER t ON upload_session' ],
+	[ 'a trigger such as a distributed table has', 'CREATE TRIGGER t BEFORE TRUNCATE ON upload_session EXECUTE FUNCTION nothing()', 'DROP TRIGGER t ON upload_session' ],
+	[ 'a foreign key to it', 'CREATE TABLE file (upload bigint REFERENCES upload_session)', 'DROP TABLE file' ],
+	[ 'a rule', 'CREATE RULE r AS ON UPDATE TO upload_session DO ALSO NOTIFY chunk', 'DROP RULE r ON upload_session' ],
+	[ 'a generated column', 'ALTER TABLE upload_session ADD half bigint GENERATED ALWAYS AS (uploaded_bytes / 2) STORED', 'ALTER TABLE upload_session DROP half' ],
+	[ 'a child table', 'CREATE TABLE child () INHERITS (upload_session)', 'DROP TABLE child; ANALYZE upload_session' ],
+	[ 'a CHECK that runs a function', 'ALTER TABLE upload_session ADD CONSTRAINT c CHECK (fine(uploaded_bytes))', 'ALTER TABLE upload_session DROP CONSTRAINT c' ],
+	[ 'a shorter type', 'ALTER TABLE upload_session ALTER updated_at TYPE timestamptz(0)', 'ALTER TABLE upload_session ALTER updated_at TYPE timestamptz' ],
+	[ 'no unique index', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_upload_id_key', 'ALTER TABLE upload_session ADD CONSTRAINT upload_session_upload_id_key UNIQUE (upload_id)' ],
+);
+
+$node->safe_psql(
+	'postgres', q{
+	CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+	CREATE FUNCTION fine(bigint) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN $1 < 1000; END';
+	SELECT start_upload('f', upload_id => 'u');
+});
+my $advance = "SELECT advance_upload('u', (SELECT uploaded_bytes FROM get_upload('u')), 2)";
+foreach (@obstacles)
+{
+	my ($name, $do, $undo) = @$_;
+	my @states = sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct',
+		$advance, $do, $advance, 'SET vali_blob.row_access = auto', $advance,
+		'SET vali_blob.row_access = direct', $undo, $advance);
+
+	is("@states[0, 2, 4, 7]", '00000 0A000 00000 00000', "$name is left to SQL, in a session that is open already");
+}
+
+# A privilege on columns is enough for SQL, and privileges are looked at anew.
+$node->safe_psql('postgres', q{
+	CREATE ROLE client;
+	SELECT grant_upload_access('client');
+});
+my @states = sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct',
+	'SET ROLE client', $advance,
+	'RESET ROLE', 'REVOKE UPDATE ON upload_session FROM client', 'SET ROLE client', $advance,
+	'RESET ROLE', 'SET vali_blob.row_access = auto', 'SET ROLE client', $advance,
+	'RESET ROLE', 'GRANT UPDATE (uploaded_bytes, updated_at, expires_at) ON upload_session TO client', 'SET ROLE client', $advance);
+is("@states[1, 5, 9, 13]", '00000 0A000 42501 00000', 'privileges are those that SQL asks for');
+
+# What an administrator adds counts.
+$node->safe_psql('postgres', 'ALTER TABLE upload_session ADD CONSTRAINT few CHECK (uploaded_bytes < 100), ADD CONSTRAINT sized CHECK (total_size IS NULL OR total_size > 5)');
+@states = sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct',
+	"SELECT advance_upload('u', (SELECT uploaded_bytes FROM get_upload('u')), 100)", $advance);
+is("@states", '23514 00000', 'a CHECK constraint holds');
+$node->safe_psql('postgres', 'ALTER TABLE upload_session DROP CONSTRAINT few, DROP CONSTRAINT sized, ALTER expires_at SET NOT NULL');
+@states = sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct; SET vali_blob.retention = -1',
+	"SELECT abort_upload('u')", $advance);
+is("@states", '23502 00000', 'a NOT NULL holds');
+$node->safe_psql('postgres', 'ALTER TABLE upload_session ALTER expires_at DROP NOT NULL, ADD note text DEFAULT $$kept$$; CREATE INDEX ON upload_session (uploaded_bytes)');
+$node->safe_psql('postgres', "SET vali_blob.row_access = direct; $advance");
+is($node->safe_psql('postgres', q{
+	SET enable_seqscan = off;
+	SELECT note FROM upload_session WHERE uploaded_bytes = (SELECT uploaded_bytes FROM get_upload('u'))}),
+	'kept', 'a column that was added is kept, and an index on what a chunk changes is kept up');
+$node->safe_psql('postgres', 'DROP INDEX upload_session_uploaded_bytes_idx');
+
+# --- what else sees a chunk -----------------------------------------------------
+
+my $begin = $node->lsn('insert');
+$node->safe_psql('postgres', q{
+	SELECT pg_create_logical_replication_slot('s', 'test_decoding');
+	SET vali_blob.row_access = direct;
+	SELECT advance_upload('u', (SELECT uploaded_bytes FROM get_upload('u')), 7);
+});
+like($node->safe_psql('postgres', q{SELECT data FROM pg_logical_slot_get_changes('s', NULL, NULL)}),
+	qr/upload_session: UPDATE: .*uploaded_bytes/, 'logical decoding sees it');
+
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_walinspect; CHECKPOINT; SET vali_blob.row_access = direct;' . "$advance; $advance");
+$begin = $node->lsn('insert');
+$node->safe_psql('postgres', "SET vali_blob.row_access = direct; $advance");
+my $records = $node->safe_psql('postgres', qq{
+	SELECT string_agg(resource_manager || ' ' || split_part(record_type, '+', 1), ', ' ORDER BY start_lsn)
+	FROM pg_get_wal_records_info('$begin', pg_current_wal_insert_lsn())
+	WHERE resource_manager IN ('Heap', 'Heap2', 'Btree', 'Transaction') AND xid <> '0'});
+is($records, 'Heap LOCK, Heap HOT_UPDATE, Transaction COMMIT', 'its WAL is a lock, a HOT update and the commit');
+
+done_testing();
