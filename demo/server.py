@@ -54,6 +54,7 @@ class Server:
 
     def kill(self):
         """SIGKILL to every process of the server, the postmaster first."""
+        self.process.send_signal(signal.SIGSTOP)  # it starts no more of them
         processes = [self.process.pid, *self.children()]
         for pid in processes:
             try:

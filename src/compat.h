@@ -20,6 +20,13 @@
 #define pg_noreturn _Noreturn
 #endif
 
+/* What a process that runs transactions must switch off besides. */
+#if PG_VERSION_NUM >= 170000
+#define OTHER_TIMEOUT_OFF {"transaction_timeout", "0"},
+#else
+#define OTHER_TIMEOUT_OFF
+#endif
+
 /* BGWORKER_INTERRUPTIBLE lets DROP DATABASE end a worker, from 19 on. */
 #ifndef BGWORKER_INTERRUPTIBLE
 #define BGWORKER_INTERRUPTIBLE 0

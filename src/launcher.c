@@ -41,13 +41,23 @@
 /* Seconds after which a launcher that has failed is started again. */
 #define LAUNCHER_RESTART_TIME 5
 
-/* Databases without the extension are visited this many times less often. */
+/*
+ * Databases without the extension are visited this many times less often, but
+ * within so many seconds.
+ */
 #define ABSENT_FACTOR 5
+#define ABSENT_MAX_DELAY 300
+
+/* Seconds after which new databases are looked for at the latest. */
+#define LOOK_INTERVAL 60
 
 /* A database that fails is visited less and less often, down to this factor. */
 #define MAX_FAILURE_FACTOR 64
 
-/* Seconds until a database that somebody wants for himself is tried again. */
+/*
+ * Seconds until a database that somebody wants for himself is tried again; the
+ * delay doubles while it lasts.
+ */
 #define BUSY_DELAY 1
 
 /* Milliseconds after which a worker that does not come back is ended. */
@@ -57,8 +67,10 @@
 typedef struct DatabasePlan
 {
 	Oid			database;
-	TimestampTz next_visit;
+	TimestampTz last_visit;		/* 0: none yet */
+	int			delay;			/* seconds until the next one */
 	int			failures;		/* in a row */
+	int			busy_delay;		/* the next one, if it is busy again */
 	uint64		round;			/* in which the database was last seen */
 } DatabasePlan;
 
@@ -101,7 +113,6 @@ plan_for(Oid database, uint64 round)
 	caller = MemoryContextSwitchTo(TopMemoryContext);
 	plan = palloc0(sizeof(DatabasePlan));
 	plan->database = database;
-	plan->next_visit = DT_NOBEGIN;
 	plan->round = round;
 	plans = lappend(plans, plan);
 	MemoryContextSwitchTo(caller);
@@ -241,62 +252,83 @@ send_worker(Oid database)
 	return true;
 }
 
-/* Visit a database, and say in how many seconds to come back. */
+/* Say how long a database that is busy is left alone. */
 static int
-visit(DatabasePlan *plan)
+delay_while_busy(DatabasePlan *plan)
 {
-	int			interval;
+	int			delay = Max(plan->busy_delay, BUSY_DELAY);
 
-	if (!is_free(plan->database))
-		return BUSY_DELAY;
-	sweeper_begin_visit(plan->database);
-	if (!send_worker(plan->database))
-		return sweep_interval_setting;
-	switch (sweeper_visit_result(&interval))
-	{
-		case VISIT_UNFINISHED:
-			plan->failures = 0;
-			return 0;
-		case VISIT_SWEPT:
-			plan->failures = 0;
-			return interval;
-		case VISIT_BUSY:
-			return BUSY_DELAY;
-		case VISIT_ABSENT:
-			plan->failures = 0;
-			return sweep_interval_setting * ABSENT_FACTOR;
-		case VISIT_DIED:
-			(void) sweeper_record_error(plan->database,
-										"the worker ended before it could report; the server log may say why");
-			break;
-		case VISIT_FAILED:
-			break;
-	}
+	plan->busy_delay = Min(delay * 2, Max(sweep_interval_setting, BUSY_DELAY));
+	return delay;
+}
+
+/* Say how long a database that has failed is left alone. */
+static int
+delay_after_failure(DatabasePlan *plan)
+{
 	if (1 << plan->failures < MAX_FAILURE_FACTOR)
 		plan->failures++;
 	return sweep_interval_setting << plan->failures;
 }
 
+/* Visit a database, and say in how many seconds to come back. */
+static int
+visit(DatabasePlan *plan)
+{
+	int			interval;
+	VisitResult result;
+
+	if (!is_free(plan->database))
+		return delay_while_busy(plan);
+	sweeper_begin_visit(plan->database);
+	if (!send_worker(plan->database))
+		return sweep_interval_setting;
+
+	result = sweeper_visit_result(&interval);
+	if (result == VISIT_BUSY)
+		return delay_while_busy(plan);
+	plan->busy_delay = 0;
+	if (result == VISIT_DIED)
+		(void) sweeper_record_error(plan->database,
+									"the worker ended before it could report; the server log may say why");
+	if (result == VISIT_DIED || result == VISIT_FAILED)
+		return delay_after_failure(plan);
+	plan->failures = 0;
+	if (result == VISIT_UNFINISHED)
+		return 0;
+	if (result == VISIT_ABSENT)
+		return Min(sweep_interval_setting * ABSENT_FACTOR, ABSENT_MAX_DELAY);
+	return interval;
+}
+
+/* Say in how many milliseconds a database is due; a clock set back counts. */
+static int64
+time_left(const DatabasePlan *plan)
+{
+	int64		passed = (GetCurrentTimestamp() - plan->last_visit) / 1000;
+
+	if (passed < 0)
+		return 0;
+	return Max(plan->delay * INT64CONST(1000) - passed, 0);
+}
+
 /* Visit the databases whose time has come; say when the next one's comes. */
-static TimestampTz
+static int64
 make_round(void)
 {
-	TimestampTz next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   sweep_interval_setting * INT64CONST(1000));
+	int64		next = LOOK_INTERVAL * INT64CONST(1000);
 	ListCell   *cell;
 
 	foreach(cell, plans)
 	{
 		DatabasePlan *plan = lfirst(cell);
 
-		if (plan->next_visit <= GetCurrentTimestamp() && !ShutdownRequestPending)
+		if (time_left(plan) == 0 && !ShutdownRequestPending)
 		{
-			int			seconds = visit(plan);
-
-			plan->next_visit = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														   seconds * INT64CONST(1000));
+			plan->delay = visit(plan);
+			plan->last_visit = GetCurrentTimestamp();
 		}
-		next = Min(next, plan->next_visit);
+		next = Min(next, time_left(plan));
 	}
 	return next;
 }
@@ -313,7 +345,7 @@ reload_settings(void)
 	{
 		DatabasePlan *plan = lfirst(cell);
 
-		plan->next_visit = DT_NOBEGIN;
+		plan->delay = 0;
 	}
 }
 
@@ -330,6 +362,7 @@ vali_blob_launcher_main(Datum arg pg_attribute_unused())
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, SIG_IGN);	/* there is no query to cancel */
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
@@ -343,12 +376,12 @@ vali_blob_launcher_main(Datum arg pg_attribute_unused())
 
 	while (!ShutdownRequestPending)
 	{
-		TimestampTz next;
+		int64		next;
 
 		look_for_databases();
 		next = make_round();
 		if (!ShutdownRequestPending && !ConfigReloadPending)
-			nap(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next));
+			nap(next);
 		if (ConfigReloadPending)
 			reload_settings();
 	}

@@ -60,6 +60,7 @@ typedef struct Work
 {
 	SweepPass  *pass;
 	int64		max_rows;		/* of a batch */
+	int64		duration;		/* milliseconds after which it ends; 0: any */
 	Session    *session;		/* that is due, and locked */
 } Work;
 
@@ -70,6 +71,14 @@ sweep_begin(SweepPass *pass)
 	memset(pass, 0, sizeof(SweepPass));
 	pass->start = GetCurrentTimestamp();
 	pass->position = DT_NOBEGIN;
+}
+
+/* Let a pass that has just begun go on where another one has ended. */
+void
+sweep_resume(SweepPass *pass, int phase, TimestampTz position)
+{
+	pass->phase = phase;
+	pass->position = position;
 }
 
 /* Tell whether a pass has nothing left to do. */
@@ -118,6 +127,16 @@ sweep_session(void *argument)
 	store_close(&store);
 }
 
+/* Note that something could not be swept, and why. */
+static void
+note_failure(SweepPass *pass, const char *what, const ErrorData *error)
+{
+	pass->failed++;
+	snprintf(pass->error, sizeof(pass->error), "%s: %s", what, error->message);
+	pass->error[pg_mbcliplen(pass->error, strlen(pass->error),
+							 sizeof(pass->error) - 1)] = '\0';
+}
+
 /* Sweep a session without letting its failure spread. */
 static void
 sweep_session_carefully(void *argument)
@@ -128,12 +147,9 @@ sweep_session_carefully(void *argument)
 
 	if (error == NULL)
 		return;
-	pass->failed++;
 	pass->failed_ids[pass->failed_count++] = work->session->id;
-	snprintf(pass->error, sizeof(pass->error), "upload \"%s\": %s",
-			 shown_id(work->session->upload_id), error->message);
-	pass->error[pg_mbcliplen(pass->error, strlen(pass->error),
-							 sizeof(pass->error) - 1)] = '\0';
+	note_failure(pass, psprintf("upload \"%s\"",
+								shown_id(work->session->upload_id)), error);
 }
 
 /* The rows that have failed at this place of the pass, as an array. */
@@ -153,7 +169,8 @@ failed_ids(const SweepPass *pass)
  * have failed at one place, move on.  Returns how many were swept.
  */
 static int64
-sweep_phase(SweepPass *pass, int64 max_rows, void (*task) (void *))
+sweep_phase(SweepPass *pass, int64 max_rows, TimestampTz until,
+			void (*task) (void *))
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob sweep",
@@ -164,9 +181,11 @@ sweep_phase(SweepPass *pass, int64 max_rows, void (*task) (void *))
 	Work		work = {.pass = pass, .session = &session};
 	int64		failed_before = pass->failed;
 	int64		seen = 0;
+	bool		in_time;
 
 	MemoryContextSwitchTo(scratch);
-	while (pass->failed_count < SWEEP_MAX_FAILED_IDS &&
+	while ((in_time = GetCurrentTimestamp() < until) &&
+		   pass->failed_count < SWEEP_MAX_FAILED_IDS &&
 		   store_fetch(portal, &session))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -181,12 +200,22 @@ sweep_phase(SweepPass *pass, int64 max_rows, void (*task) (void *))
 
 	if (pass->failed_count == SWEEP_MAX_FAILED_IDS)
 		move_to(pass, pass->position + 1);
-	else if (seen < max_rows)
+	else if (in_time && seen < max_rows)
 	{
 		pass->phase++;
 		move_to(pass, DT_NOBEGIN);
 	}
 	return seen - (pass->failed - failed_before);
+}
+
+/* Remove old rows of the reclaim queue. */
+static void
+sweep_reclaims(void *argument)
+{
+	Work	   *work = argument;
+
+	if (purge_reclaims(work->pass->start, work->max_rows) < work->max_rows)
+		work->pass->phase = PHASE_OVER;
 }
 
 /*
@@ -200,13 +229,23 @@ sweep_phases(Work *work, void (*task) (void *))
 	SweepPass  *pass = work->pass;
 	int64		left = work->max_rows;
 	int64		max_failed = SWEEP_MAX_FAILURES + pass->failed;
+	TimestampTz until = work->duration == 0 ? DT_NOEND :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), work->duration);
 
 	while (left > 0 && pass->failed < max_failed &&
-		   pass->phase < PHASE_RECLAIMS)
-		left -= sweep_phase(pass, left, task);
-	if (left > 0 && pass->phase == PHASE_RECLAIMS &&
-		purge_reclaims(pass->start, left) < left)
-		pass->phase = PHASE_OVER;
+		   pass->phase < PHASE_RECLAIMS && GetCurrentTimestamp() < until)
+		left -= sweep_phase(pass, left, until, task);
+	if (left > 0 && pass->phase == PHASE_RECLAIMS)
+	{
+		Work		rest = {.pass = pass, .max_rows = left};
+		ErrorData  *error = in_subtransaction(sweep_reclaims, &rest);
+
+		if (error != NULL)
+		{
+			note_failure(pass, "reclaim queue", error);
+			pass->phase = PHASE_OVER;
+		}
+	}
 }
 
 /* Sweep a batch as a whole. */
@@ -222,10 +261,11 @@ sweep_together(void *argument)
  * gathering all that is due would cost the same again for each batch.
  */
 void
-sweep_batch(SweepPass *pass, int64 max_rows)
+sweep_batch(SweepPass *pass, int64 max_rows, int64 duration)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	SweepPass  *before = palloc(sizeof(SweepPass));
-	Work		work = {.pass = pass, .max_rows = max_rows};
+	Work		work = {.pass = pass, .max_rows = max_rows, .duration = duration};
 	int			guc_level = NewGUCNestLevel();
 
 	set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
@@ -234,6 +274,12 @@ sweep_batch(SweepPass *pass, int64 max_rows)
 					  GUC_ACTION_SAVE, true, 0, false);
 	*before = *pass;
 	spi_open();
+	if (InSecurityRestrictedOperation())
+	{
+		/* Deferred triggers would fire when we are superuser again. */
+		SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0);
+		MemoryContextSwitchTo(caller);
+	}
 	if (in_subtransaction(sweep_together, &work) != NULL)
 	{
 		*pass = *before;
@@ -261,7 +307,7 @@ vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 		elog(ERROR, "sweep_uploads() must return a row");
 
 	sweep_begin(pass);
-	sweep_batch(pass, max_rows);
+	sweep_batch(pass, max_rows, 0);
 	if (pass->failed > 0)
 		ereport(WARNING,
 				(errmsg_plural(INT64_FORMAT " upload session could not be swept",

@@ -44,7 +44,20 @@ PG_FUNCTION_INFO_V1(vali_blob_announce_sweeper);
 /* A class of advisory locks that SQL cannot take. */
 #define START_LOCK_CLASS 86
 
-#define MSECS_BETWEEN_REPEATED_ERRORS (3600 * 1000)
+
+/* In this time a database's errors may fill so many lines of the log. */
+#define LOG_PERIOD_MSECS (60 * 60 * 1000)
+#define LOG_LINES_PER_PERIOD 10
+
+/* A class of advisory locks that SQL cannot take. */
+#define START_LOCK_CLASS 86
+
+
+/* An error of a database is logged no more often than this, ... */
+#define MSECS_BETWEEN_LOGGED_ERRORS (10 * 60 * 1000)
+
+/* ... and while it stays the same, no more often than this. */
+#define MSECS_BETWEEN_SAME_ERRORS (60 * 60 * 1000)
 
 /* What happened in one database. */
 typedef struct SweptDatabase
@@ -57,7 +70,12 @@ typedef struct SweptDatabase
 	int64		last_purged;
 	int64		total_expired;
 	int64		total_purged;
+	bool		is_unfinished;	/* the last pass, which goes on there: */
+	int			phase;
+	TimestampTz position;
 	TimestampTz last_error_at;	/* 0: none yet */
+	TimestampTz log_period_start;	/* 0: nothing was logged yet */
+	int			log_lines;		/* in that period */
 	char		last_error[ERROR_BYTES];
 } SweptDatabase;
 
@@ -222,6 +240,21 @@ make_place(Oid database)
 	return place;
 }
 
+/* Begin a pass, where the last one in this database has left off. */
+void
+sweeper_begin_pass(SweepPass *pass)
+{
+	SweptDatabase *place;
+
+	attach();
+	sweep_begin(pass);
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	place = make_place(MyDatabaseId);
+	if (place->is_unfinished)
+		sweep_resume(pass, place->phase, place->position);
+	LWLockRelease(&shared->lock);
+}
+
 /* Record how far a pass has come; expired and purged are new since last time. */
 void
 sweeper_record_sweep(const SweepPass *pass, int64 expired, int64 purged)
@@ -235,32 +268,51 @@ sweeper_record_sweep(const SweepPass *pass, int64 expired, int64 purged)
 	place->last_duration = GetCurrentTimestamp() - pass->start;
 	place->last_expired = pass->expired;
 	place->last_purged = pass->purged;
+	place->is_unfinished = !sweep_is_over(pass);
+	place->phase = pass->phase;
+	place->position = pass->position;
 	place->total_expired += expired;
 	place->total_purged += purged;
 	LWLockRelease(&shared->lock);
 }
 
-/* Record an error; true if it is news, which is worth a line in the log. */
+/* Tell whether an error is worth a line in the log, and count it if so. */
+static bool
+is_worth_logging(SweptDatabase *place, const char *message, TimestampTz now)
+{
+	if (place->log_period_start == 0 ||
+		TimestampDifferenceExceeds(place->log_period_start, now,
+								   LOG_PERIOD_MSECS))
+	{
+		place->log_period_start = now;
+		place->log_lines = 0;
+	}
+	else if (strcmp(place->last_error, message) == 0 ||
+			 place->log_lines == LOG_LINES_PER_PERIOD)
+		return false;
+	place->log_lines++;
+	return true;
+}
+
+/* Record an error; true if it is worth a line in the log. */
 bool
 sweeper_record_error(Oid database, const char *message)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	char		clipped[ERROR_BYTES];
 	SweptDatabase *place;
-	bool		is_news;
+	bool		is_worth;
 
 	strlcpy(clipped, message, sizeof(clipped));
 	clipped[pg_mbcliplen(clipped, strlen(clipped), ERROR_BYTES - 1)] = '\0';
 	attach();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	place = make_place(database);
-	is_news = strcmp(place->last_error, clipped) != 0 ||
-		TimestampDifferenceExceeds(place->last_error_at, now,
-								   MSECS_BETWEEN_REPEATED_ERRORS);
+	is_worth = is_worth_logging(place, clipped, now);
 	strlcpy(place->last_error, clipped, sizeof(place->last_error));
 	place->last_error_at = now;
 	LWLockRelease(&shared->lock);
-	return is_news;
+	return is_worth;
 }
 
 /* ---------- for SQL ---------- */

@@ -34,6 +34,7 @@ extern VisitResult sweeper_visit_result(int *interval);
 
 /* sweeper.c, for the worker */
 extern void sweeper_end_visit(VisitResult result, int interval);
+extern void sweeper_begin_pass(SweepPass *pass);
 extern void sweeper_record_sweep(const SweepPass *pass, int64 expired,
 								 int64 purged);
 /* sweeper.c, for both */

@@ -26,12 +26,12 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -59,10 +59,10 @@
 #define VISIT_DURATION 10000
 
 /*
- * After each batch the worker rests for this part of the time that the batch
- * took, so that it leaves most of a core to those who upload.
+ * Milliseconds after which a batch ends, however many rows it has.  Whoever
+ * wants to drop the database, or holds back a chunk, waits no longer than that.
  */
-#define REST_FACTOR 1.0
+#define BATCH_DURATION 1000
 
 static char *database_name = NULL;
 
@@ -98,6 +98,7 @@ settle_session(void)
 		{"synchronous_commit", "off"},
 		{"session_replication_role", "origin"},
 		{"lock_timeout", "1s"},
+		OTHER_TIMEOUT_OFF
 	};
 
 	for (int i = 0; i < (int) lengthof(settings); i++)
@@ -191,40 +192,32 @@ table_owner(Oid table)
 	return owner;
 }
 
-/* Tell whether running a function as superuser would serve somebody else. */
-static bool
-is_dangerous(Oid function, void *context pg_attribute_unused())
+/* The author of a function. */
+static Oid
+function_owner(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	Form_pg_proc form;
-	bool		result;
+	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", function);
-	form = (Form_pg_proc) GETSTRUCT(tuple);
-	result = !form->prosecdef && !superuser_arg(form->proowner);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
 	ReleaseSysCache(tuple);
-	return result;
+	return owner;
 }
 
-/* Tell whether an expression calls a dangerous function. */
-static bool
-calls_dangerous_function(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, is_dangerous, context))
-		return true;
-	return expression_tree_walker(node, calls_dangerous_function, context);
-}
-
-/* Tell whether a trigger, or its condition, calls a dangerous function. */
+/*
+ * Tell whether a trigger may be somebody else's work.  Nobody records who has
+ * created it.  What its WHEN clause does cannot be told from the functions that
+ * it names: ts_rewrite() runs any SQL, lo_export() writes any file, a domain
+ * has hidden functions.  Arguments can steer a superuser's function.  And what
+ * is SECURITY DEFINER now may no longer be when the second row is swept.
+ */
 static bool
 is_dangerous_trigger(const Trigger *trigger)
 {
-	return is_dangerous(trigger->tgfoid, NULL) ||
-		(trigger->tgqual != NULL &&
-		 calls_dangerous_function(stringToNode(trigger->tgqual), NULL));
+	return trigger->tgqual != NULL || trigger->tgnargs > 0 ||
+		!superuser_arg(function_owner(trigger->tgfoid));
 }
 
 /*
@@ -245,11 +238,29 @@ check_triggers(Oid table)
 			is_dangerous_trigger(trigger))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("trigger \"%s\" on table \"%s\" would run a function of an ordinary role as superuser",
+					 errmsg("trigger \"%s\" on table \"%s\" could run what an ordinary role has attached as superuser",
 							trigger->tgname, RelationGetRelationName(rel)),
 					 errhint("Make a role that is no superuser the owner of the tables, or drop the trigger.")));
 	}
 	table_close(rel, NoLock);
+}
+
+/* Check a table and its partitions or children, which others may own. */
+static void
+check_tables(Oid table, Oid owner)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(table, RowExclusiveLock, NULL))
+	{
+		if (table_owner(lfirst_oid(cell)) != owner)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("tables \"%s\" and \"%s\" have different owners",
+							get_rel_name(table), get_rel_name(lfirst_oid(cell))),
+					 errhint("Give them to one role with ALTER TABLE ... OWNER TO.")));
+		check_triggers(lfirst_oid(cell));
+	}
 }
 
 /* Find the role to sweep as, and see that this is safe. */
@@ -266,8 +277,8 @@ find_owner(void)
 				 errhint("Give both tables to one role with ALTER TABLE ... OWNER TO.")));
 	if (superuser_arg(owner))
 	{
-		check_triggers(catalog->session_table);
-		check_triggers(catalog->reclaim_table);
+		check_tables(catalog->session_table, owner);
+		check_tables(catalog->reclaim_table, owner);
 	}
 	return owner;
 }
@@ -283,7 +294,7 @@ sweep_as_owner(SweepPass *pass)
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(owner, security | SECURITY_RESTRICTED_OPERATION |
 						   SECURITY_NOFORCE_RLS);
-	sweep_batch(pass, sweep_batch_size_setting);
+	sweep_batch(pass, sweep_batch_size_setting, BATCH_DURATION);
 	SetUserIdAndSecContext(user, security);
 }
 
@@ -316,7 +327,10 @@ report_error(const char *message)
 						database_name, message)));
 }
 
-/* Give others their turn after a batch. */
+/*
+ * Rest after a batch for as long as it took, within reason, so that half of a
+ * core at the most is taken from those who upload.
+ */
 static void
 rest(TimestampTz batch_start)
 {
@@ -324,7 +338,7 @@ rest(TimestampTz batch_start)
 													   GetCurrentTimestamp());
 
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 (long) (took * REST_FACTOR) + 1, PG_WAIT_EXTENSION);
+					 Min(took, BATCH_DURATION) + 1, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -333,7 +347,7 @@ rest(TimestampTz batch_start)
 static VisitResult
 sweep_database(SweepPass *pass)
 {
-	sweep_begin(pass);
+	sweeper_begin_pass(pass);
 	while (!sweep_is_over(pass))
 	{
 		TimestampTz batch_start = GetCurrentTimestamp();
@@ -353,6 +367,15 @@ sweep_database(SweepPass *pass)
 		rest(batch_start);
 	}
 	return VISIT_SWEPT;
+}
+
+/* A visit that was all failures is one, so that it is not repeated at once. */
+static VisitResult
+judge_visit(const SweepPass *pass, VisitResult result)
+{
+	bool		was_vain = pass->failed > 0 && pass->expired + pass->purged == 0;
+
+	return result == VISIT_UNFINISHED && was_vain ? VISIT_FAILED : result;
 }
 
 /* Visit the database; an error ends the visit, not the process. */
@@ -380,7 +403,7 @@ visit_database(void)
 	PG_END_TRY();
 	if (pass->failed > 0)
 		report_error(pass->error);
-	return result;
+	return judge_visit(pass, result);
 }
 
 /* The worker's life. */

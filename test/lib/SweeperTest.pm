@@ -129,11 +129,12 @@ sub build_gate
 		$dbname, qq{
 		CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS \$\$
 		BEGIN
-			PERFORM pg_advisory_xact_lock_shared(1);
+			IF NEW.status = 'expired' AND NEW.upload_id = @{[ $upload_id ? "'$upload_id'" : 'NEW.upload_id' ]} THEN
+				PERFORM pg_advisory_xact_lock_shared(1);
+			END IF;
 			RETURN NEW;
 		END \$\$;
 		CREATE TRIGGER gate BEFORE UPDATE ON upload_session FOR EACH ROW
-			WHEN (NEW.status = 'expired' AND NEW.upload_id = @{[ $upload_id ? "'$upload_id'" : 'NEW.upload_id' ]})
 			EXECUTE FUNCTION gate();
 	});
 	return;
@@ -170,7 +171,7 @@ sub complaints_since
 {
 	my ($node, $log_end) = @_;
 
-	return grep { /vali_blob|WARNING|ERROR|FATAL|PANIC/ && !/LOG:  parameter "/ }
+	return grep { m{(?<!/)vali_blob|WARNING|ERROR|FATAL|PANIC} && !/LOG:  parameter "/ }
 	  split /\n/, slurp_file($node->logfile, $log_end);
 }
 
