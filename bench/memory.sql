@@ -1,0 +1,11 @@
+\set i :n * 7919 % :sessions + :client_id * :sessions
+\set id 4000000000000000001 + :i * :step
+\set offset :n / :sessions * 8388608
+SELECT * FROM vali_blob.try_advance_upload(:id, :offset, 8388608);
+\set n :n + 1
+\set made :made + 1
+\if :made = :early or :made = :late
+INSERT INTO memory
+SELECT :made, sum(total_bytes), pg_read_file('/proc/self/status')
+FROM pg_backend_memory_contexts;
+\endif

@@ -1,0 +1,170 @@
+"""The throw-away servers, and what puts load on them."""
+
+import glob
+import json
+import os
+import re
+import subprocess
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CLIENTS = 8
+
+
+def run(*command, **options):
+    """Runs a command to its good end; returns what it printed."""
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, **options)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} has failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def wait_for(condition, what, seconds=60):
+    """Waits until something is so, and returns it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.05)
+    raise SystemExit(f"waited {seconds} s for {what}")
+
+
+def percentile(sorted_values, part):
+    return sorted_values[int(part * (len(sorted_values) - 1))]
+
+
+class Postgres:
+    """A cluster as a sane administrator sets it up for a small server.  No
+    checkpoint comes of itself, and WAL segments are used again, as on a server
+    that has run for a while."""
+
+    settings = {
+        "listen_addresses": "",
+        "shared_buffers": "1GB",
+        "max_wal_size": "64GB",
+        "min_wal_size": "4GB",
+        "checkpoint_timeout": "1d",
+        "shared_preload_libraries": "vali_blob",
+        "vali_blob.sweep": "off",
+    }
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.data = f"{folder}/postgres"
+        self.log = f"{folder}/postgres.log"
+
+    def __enter__(self):
+        os.environ.update(PGHOST=self.folder, PGUSER="postgres", PGDATA=self.data)
+        run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale")
+        with open(f"{self.data}/postgresql.auto.conf", "a") as conf:
+            for name, value in {**self.settings, "unix_socket_directories": self.folder}.items():
+                conf.write(f"{name} = '{value}'\n")
+        # Not pg_ctl's output: the server would keep that open.
+        with open(self.log, "w") as log:
+            subprocess.run(["pg_ctl", "start", "--silent", "--wait"],
+                           stdout=log, stderr=log, check=True)
+        self.sql("postgres", "CREATE ROLE upload_server LOGIN")
+        return self
+
+    def __exit__(self, *_):
+        run("pg_ctl", "stop", "--silent", "--mode=immediate")
+
+    def psql(self, database, *arguments):
+        return run("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align",
+                   "--set=ON_ERROR_STOP=1", f"--dbname={database}", *arguments).strip()
+
+    def sql(self, database, *commands):
+        """Runs commands, a transaction each; returns what they print."""
+        return self.psql(database, *(f"--command={command}" for command in commands))
+
+    def script(self, database, name):
+        self.psql(database, f"--file={HERE}/{name}")
+
+    def setting(self, name):
+        return self.sql("postgres", f"SHOW {name}")
+
+    def pgbench(self, database, script, calls, clients=CLIENTS, user="upload_server",
+                durable=False, options="", log=None, **variables):
+        """Lets each client make a number of calls; returns calls per second."""
+        commit = "on" if durable else "off"
+        output = run(
+            "pgbench", "--no-vacuum", "--protocol=prepared", f"--file={HERE}/{script}",
+            f"--transactions={calls}", f"--client={clients}", f"--jobs={min(clients, 2)}",
+            f"--username={user}", *([f"--log", f"--log-prefix={log}"] if log else []),
+            *(f"--define={name}={value}" for name, value in variables.items()), database,
+            env={**os.environ, "PGOPTIONS": f"-c synchronous_commit={commit} {options}"})
+        return float(re.search(r"tps = ([\d.]+) \(without", output)[1])
+
+
+def logged_latencies(prefix):
+    """The latencies that pgbench has logged, in milliseconds, sorted."""
+    latencies = []
+    for name in glob.glob(f"{prefix}.*"):
+        with open(name) as log:
+            latencies += [int(line.split()[2]) / 1000 for line in log]
+        os.remove(name)
+    return sorted(latencies)
+
+
+class Redis:
+    """A Redis that keeps what it is told, as a session store must."""
+
+    def __init__(self, folder, sessions):
+        self.folder = f"{folder}/redis"
+        self.socket = f"{folder}/redis.sock"
+        self.sessions = sessions
+
+    def __enter__(self):
+        os.mkdir(self.folder)
+        server = f"{self.folder}/redis-server"
+        os.symlink("/usr/bin/redis-check-rdb", server)
+        with open(f"{self.folder}/log", "w") as log:
+            self.process = subprocess.Popen(
+                [server, "--port", "0", "--unixsocket", self.socket, "--dir", self.folder,
+                 "--appendonly", "yes", "--save", "", "--auto-aof-rewrite-percentage", "0"],
+                stdout=log, stderr=log)
+        wait_for(lambda: os.path.exists(self.socket), "Redis to listen")
+        self.fill()
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+    def cli(self, *arguments, **options):
+        return run("redis-cli", "-s", self.socket, *arguments, **options).strip()
+
+    def version(self):
+        return re.search(r"redis_version:(\S+)", self.cli("info", "server"))[1]
+
+    def value(self):
+        """A session as JSON, of 300 bytes."""
+        session = {
+            "uploadId": "4000000000000050000", "owner": "user-1234", "path": "videos/2025/holiday.mp4",
+            "totalSize": 1 << 50, "uploadedBytes": 8388608, "status": "in_progress",
+            "contentType": "video/mp4", "multipartId": "", "createdAt": "2025-06-01T12:00:00Z",
+        }
+        missing = 300 - len(json.dumps(session, separators=(",", ":")))
+        session["multipartId"] = "m" * missing
+        return json.dumps(session, separators=(",", ":"))
+
+    def fill(self):
+        """Makes the sessions, under the keys that redis-benchmark will choose."""
+        value = self.value().replace('"', '\\"')
+        self.cli("--pipe", input="".join(f'SET upload:{i:012} "{value}" EX 172800\n'
+                                         for i in range(self.sessions)))
+
+    def benchmark(self, requests, *command):
+        """Requests per second."""
+        output = run("redis-benchmark", "-q", "-s", self.socket, "-c", str(CLIENTS), "--threads", "2",
+                     "-n", str(requests), "-r", str(self.sessions), *command)
+        return float(re.findall(r"([\d.]+) requests per second", output)[-1])
+
+    def chunks_per_second(self, chunks, durable):
+        """A chunk costs a GET and a SET."""
+        self.cli("config", "set", "appendfsync", "always" if durable else "everysec")
+        get = self.benchmark(chunks, "GET", "upload:__rand_int__")
+        put = self.benchmark(chunks, "SET", "upload:__rand_int__", self.value(), "EX", "172800")
+        return 1 / (1 / get + 1 / put)
