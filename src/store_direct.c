@@ -72,7 +72,8 @@
 /* What is known of the table, as of one state of the caches. */
 static struct
 {
-	uint64		as_of;			/* catalog_version() */
+	Oid			table;
+	uint64		as_of;			/* catalog_version(); 0: nothing is known */
 	MemoryContext context;		/* of all that follows */
 	const char *obstacle;		/* why the table is no ordinary one, or NULL */
 	Oid			key_index;		/* the unique index on upload_id */
@@ -91,13 +92,17 @@ is_foreign_function(Oid function, void *context pg_attribute_unused())
 	return function >= FirstNormalObjectId;
 }
 
-/* Tell whether an expression calls a function that is not PostgreSQL's own. */
+/*
+ * Tell whether an expression calls a function that is not PostgreSQL's own, as
+ * the constraints of a domain may.
+ */
 static bool
 calls_foreign_function(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
-	if (check_functions_in_node(node, is_foreign_function, context))
+	if (IsA(node, CoerceToDomain) ||
+		check_functions_in_node(node, is_foreign_function, context))
 		return true;
 	return expression_tree_walker(node, calls_foreign_function, context);
 }
@@ -227,7 +232,7 @@ learn(Relation rel)
 	uint64		as_of = catalog_version();
 	MemoryContext caller;
 
-	if (known.as_of == as_of)
+	if (known.as_of == as_of && known.table == RelationGetRelid(rel))
 		return;
 
 	known.as_of = 0;
@@ -239,7 +244,19 @@ learn(Relation rel)
 	caller = MemoryContextSwitchTo(known.context);
 	known.obstacle = find_obstacle(rel);
 	MemoryContextSwitchTo(caller);
+	known.table = RelationGetRelid(rel);
 	known.as_of = as_of;
+}
+
+/*
+ * Tell whether the direct way is open in a visit.  What is known may have
+ * changed since the visit began, if SQL has run a trigger meanwhile.
+ */
+static bool
+is_way_open(const Store *store)
+{
+	return store->rel != NULL && known.as_of != 0 && known.obstacle == NULL &&
+		known.table == RelationGetRelid(store->rel);
 }
 
 /*
@@ -323,6 +340,7 @@ find_row(Store *store, const text *upload_id, Snapshot snapshot)
 						   index->rd_indcollation[0], F_TEXTEQ,
 						   PointerGetDatum(upload_id));
 	ExecClearTuple(store->written);
+	ExecClearTuple(store->found);
 	scan = begin_index_scan(store->rel, index, snapshot, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
 	found = index_getnext_slot(scan, ForwardScanDirection, store->found);
@@ -340,17 +358,6 @@ found_to_session(Store *store, Session *session)
 					  column_map(store->rel->rd_rel->reltype, -1,
 								 RelationGetDescr(store->rel)),
 					  session);
-}
-
-/* Find a session as the calling query sees it. */
-bool
-direct_read(Store *store, const text *upload_id, Session *session)
-{
-	if (store->rel == NULL ||
-		!find_row(store, upload_id, GetActiveSnapshot()))
-		return false;
-	found_to_session(store, session);
-	return true;
 }
 
 /* Lock the newest version of the row found, as FOR UPDATE does. */
@@ -378,12 +385,23 @@ has_upload_id(const Session *session, const text *upload_id)
 												PointerGetDatum(upload_id)));
 }
 
+/* Find a session as the calling query sees it. */
+bool
+direct_read(Store *store, const text *upload_id, Session *session)
+{
+	if (!is_way_open(store) ||
+		!find_row(store, upload_id, GetActiveSnapshot()))
+		return false;
+	found_to_session(store, session);
+	return has_upload_id(session, upload_id);
+}
+
 /* Find a session and lock it; the Session is its newest version. */
 bool
 direct_lock(Store *store, const text *upload_id, LockWait wait,
 			Session *session)
 {
-	if (store->rel == NULL)
+	if (!is_way_open(store))
 		return false;
 
 	CommandCounterIncrement();
@@ -487,7 +505,7 @@ direct_write(Store *store, Session *session)
 {
 	IndexesToUpdate indexes;
 
-	if (!store->is_locked)
+	if (!store->is_locked || !is_way_open(store))
 		return false;
 	make_version(store, session);
 	if (!satisfies_constraints(store->written, changed_columns(store, session)))
