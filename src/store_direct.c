@@ -286,6 +286,25 @@ complain_indirect(const char *why)
 			 errhint("Set vali_blob.row_access to \"auto\".")));
 }
 
+/*
+ * Open the table that is called upload_session once it is locked: while we wait
+ * for the lock, it may be dropped, or another one put in its place.
+ */
+static Relation
+open_table(LOCKMODE lockmode)
+{
+	for (;;)
+	{
+		Oid			table = catalog_get()->session_table;
+		Relation	rel = try_table_open(table, lockmode);
+
+		if (catalog_get()->session_table == table && rel != NULL)
+			return rel;
+		if (rel != NULL)
+			table_close(rel, lockmode);
+	}
+}
+
 /* Open the table, unless only SQL will do. */
 void
 direct_open(Store *store, LOCKMODE lockmode)
@@ -296,7 +315,7 @@ direct_open(Store *store, LOCKMODE lockmode)
 	if (row_access_setting == ROW_ACCESS_SQL)
 		return;
 
-	rel = table_open(catalog_get()->session_table, lockmode);
+	rel = open_table(lockmode);
 	learn(rel);
 	obstacle = known.obstacle;
 	if (obstacle == NULL && !may_access(rel, lockmode))
