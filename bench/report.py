@@ -106,7 +106,7 @@ def print_wal(results):
                      *([f"≤ {WAL_GOAL}, > {HOT_GOAL:.0%}", verdict(met)] if name == "vali_blob" else ["", ""])])
     table(["", "bytes", *WAL_PARTS, "HOT", "goal", "met"], *rows)
     print("Images of pages touched for the first time since a checkpoint are not counted. What is"
-          " missing from the sum: index entries, the headers of WAL pages, autovacuum.\n")
+          " missing from the sum: index entries, alignment, the headers of WAL pages, autovacuum.\n")
 
 
 def print_sweep(sweep):

@@ -22,6 +22,8 @@
  * the row lock follows the update chain to the newest version; constraints are
  * evaluated; a version that is not HOT gets its index entries; the table's
  * replica identity is respected; statistics are counted by the access methods.
+ * The one step that goes beneath the table access method, to heap itself, is
+ * the fetch of a row version, see fetch_version().
  *
  * No user's code runs between finding a row and writing it: tables with
  * triggers, or CHECK constraints that call other functions than PostgreSQL's
@@ -32,6 +34,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/relation.h"
 #include "access/relscan.h"
 #include "access/sysattr.h"
@@ -47,6 +50,8 @@
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "pgstat.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -68,6 +73,12 @@
 	 COLUMN_BIT(COLUMN_PROVIDER_DATA) | COLUMN_BIT(COLUMN_RESULT) | \
 	 COLUMN_BIT(COLUMN_ABORT_REASON) | COLUMN_BIT(COLUMN_UPDATED_AT) | \
 	 COLUMN_BIT(COLUMN_EXPIRES_AT))
+
+/*
+ * A page is pruned when it has room for fewer new versions than this: one for
+ * now, the others in case that pruning does not succeed at once.
+ */
+#define ROOM_IN_VERSIONS 3
 
 /* What is known of the table, as of one state of the caches. */
 static struct
@@ -346,6 +357,56 @@ direct_close(Store *store)
 
 /* ---------- finding and locking ---------- */
 
+/*
+ * Find the version of a row that a snapshot sees, on a page that is pinned, and
+ * tell whether there is room for a few more like it.
+ */
+static bool
+find_version(Relation rel, Buffer buffer, ItemPointerData tid,
+			 Snapshot snapshot, HeapTuple version, bool *all_dead,
+			 bool *has_room)
+{
+	bool		found;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	found = heap_hot_search_buffer(&tid, rel, buffer, snapshot, version,
+								   all_dead, true);
+	*has_room = !found ||
+		PageGetHeapFreeSpace(BufferGetPage(buffer)) >=
+		ROOM_IN_VERSIONS * (MAXALIGN(version->t_len) + sizeof(ItemIdData));
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	return found;
+}
+
+/*
+ * Fetch the version that a snapshot sees of a row in an index.  The access
+ * method's index_fetch_tuple() would prune a page whenever it is fuller than its
+ * fillfactor: since every chunk makes it so, that is a WAL record for each of
+ * them.  Here it is pruned when the room for new versions runs out.
+ */
+static bool
+fetch_version(Store *store, ItemPointer tid, Snapshot snapshot, bool *all_dead)
+{
+	Relation	rel = store->rel;
+	HeapTuple	version = &((HeapTupleTableSlot *) store->found)->tupdata;
+	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
+	bool		has_room;
+	bool		found = find_version(rel, buffer, *tid, snapshot, version,
+									 all_dead, &has_room);
+
+	if (!has_room)
+	{
+		heap_page_prune_opt(rel, buffer);
+		found = find_version(rel, buffer, *tid, snapshot, version, all_dead,
+							 &has_room);
+	}
+	if (found)
+		ExecStorePinnedBufferHeapTuple(version, store->found, buffer);
+	else
+		ReleaseBuffer(buffer);
+	return found;
+}
+
 /* Find the row that a snapshot sees. */
 static bool
 find_row(Store *store, const text *upload_id, Snapshot snapshot)
@@ -353,7 +414,9 @@ find_row(Store *store, const text *upload_id, Snapshot snapshot)
 	Relation	index = index_open(known.key_index, AccessShareLock);
 	ScanKeyData key;
 	IndexScanDesc scan;
-	bool		found;
+	ItemPointer tid;
+	bool		found = false;
+	bool		all_dead;
 
 	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   index->rd_indcollation[0], F_TEXTEQ,
@@ -362,7 +425,14 @@ find_row(Store *store, const text *upload_id, Snapshot snapshot)
 	ExecClearTuple(store->found);
 	scan = begin_index_scan(store->rel, index, snapshot, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, store->found);
+	while (!found &&
+		   (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+	{
+		found = fetch_version(store, tid, snapshot, &all_dead);
+		scan->kill_prior_tuple = all_dead && !scan->xactStartedInRecovery;
+	}
+	if (found)
+		pgstat_count_heap_fetch(index);
 	index_endscan(scan);
 	index_close(index, NoLock);
 	return found;

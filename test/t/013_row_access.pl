@@ -55,7 +55,7 @@ sub random_operation
 		"SELECT status, abort_reason FROM abort_upload($id, 'because', $owner)",
 		"SELECT delete_upload($id, $owner)",
 		"SELECT uploaded_bytes, status FROM get_upload($id, $owner)",
-		"UPDATE upload_session SET expires_at = '2001-01-01' WHERE $live",
+		"UPDATE upload_session SET expires_at = timestamptz '2001-01-01' + id * interval '1 s' WHERE $live",
 		"SELECT expired, purged FROM sweep_uploads(1000)",
 		"BEGIN; SELECT outcome FROM try_advance_upload($id, 0, 5); SAVEPOINT s; SELECT outcome FROM try_advance_upload($id, 5, 5); ROLLBACK TO s; SELECT outcome FROM try_advance_upload($id, 5, 5); COMMIT");
 }
@@ -171,5 +171,33 @@ my $records = $node->safe_psql('postgres', qq{
 	FROM pg_get_wal_records_info('$begin', pg_current_wal_insert_lsn())
 	WHERE resource_manager IN ('Heap', 'Heap2', 'Btree', 'Transaction') AND xid <> '0'});
 is($records, 'Heap LOCK, Heap HOT_UPDATE, Transaction COMMIT', 'its WAL is a lock, a HOT update and the commit');
+
+# Where pages are as full as they ever get, most chunks still prune nothing.
+my ($uploads, $chunks) = (200, 10);
+$node->safe_psql('postgres', qq{
+	SELECT count(start_upload('f', upload_id => 'page' || i)) FROM generate_series(1, $uploads) i;
+	SELECT count(advance_upload(upload_id, 0, 10)) FROM upload_session WHERE upload_id LIKE 'page%';
+	VACUUM upload_session;
+});
+$begin = $node->lsn('insert');
+$node->safe_psql(
+	'postgres', qq{
+	SET vali_blob.row_access = direct;
+	DO \$\$
+	BEGIN
+		FOR chunk IN 1 .. $chunks LOOP
+			FOR i IN 1 .. $uploads LOOP
+				PERFORM advance_upload('page' || i, chunk * 10, 10);
+				COMMIT;
+			END LOOP;
+		END LOOP;
+	END \$\$;
+});
+my ($updates, $prunings) = split /\|/, $node->safe_psql('postgres', qq{
+	SELECT sum(count) FILTER (WHERE record LIKE 'Heap/HOT_UPDATE%'), sum(count) FILTER (WHERE record LIKE 'Heap2/PRUNE%')
+	FROM pg_get_wal_stats('$begin', pg_current_wal_insert_lsn(), true) AS stats (record, count)
+});
+is($updates, $uploads * $chunks, 'every chunk is a HOT update');
+cmp_ok($prunings, '<', $updates / 4, 'and its page is pruned now and then') and note "$prunings prunings";
 
 done_testing();
