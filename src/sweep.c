@@ -61,6 +61,7 @@ typedef struct Work
 	SweepPass  *pass;
 	int64		max_rows;		/* of a batch */
 	int64		duration;		/* milliseconds after which it ends; 0: any */
+	void		(*breathe) (void);	/* called after each row, if not NULL */
 	Session    *session;		/* that is due, and locked */
 } Work;
 
@@ -169,9 +170,10 @@ failed_ids(const SweepPass *pass)
  * have failed at one place, move on.  Returns how many were swept.
  */
 static int64
-sweep_phase(SweepPass *pass, int64 max_rows, TimestampTz until,
+sweep_phase(const Work *batch, int64 max_rows, TimestampTz until,
 			void (*task) (void *))
 {
+	SweepPass  *pass = batch->pass;
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob sweep",
 												  ALLOCSET_SMALL_SIZES);
@@ -193,6 +195,8 @@ sweep_phase(SweepPass *pass, int64 max_rows, TimestampTz until,
 		move_to(pass, session.expires_at);
 		task(&work);
 		MemoryContextReset(scratch);
+		if (batch->breathe != NULL)
+			batch->breathe();
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
@@ -234,7 +238,7 @@ sweep_phases(Work *work, void (*task) (void *))
 
 	while (left > 0 && pass->failed < max_failed &&
 		   pass->phase < PHASE_RECLAIMS && GetCurrentTimestamp() < until)
-		left -= sweep_phase(pass, left, until, task);
+		left -= sweep_phase(work, left, until, task);
 	if (left > 0 && pass->phase == PHASE_RECLAIMS)
 	{
 		Work		rest = {.pass = pass, .max_rows = left};
@@ -261,11 +265,13 @@ sweep_together(void *argument)
  * gathering all that is due would cost the same again for each batch.
  */
 void
-sweep_batch(SweepPass *pass, int64 max_rows, int64 duration)
+sweep_batch(SweepPass *pass, int64 max_rows, int64 duration,
+			void (*breathe) (void))
 {
 	MemoryContext caller = CurrentMemoryContext;
 	SweepPass  *before = palloc(sizeof(SweepPass));
-	Work		work = {.pass = pass, .max_rows = max_rows, .duration = duration};
+	Work		work = {.pass = pass, .max_rows = max_rows, .duration = duration,
+	.breathe = breathe};
 	int			guc_level = NewGUCNestLevel();
 
 	set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
@@ -307,7 +313,7 @@ vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 		elog(ERROR, "sweep_uploads() must return a row");
 
 	sweep_begin(pass);
-	sweep_batch(pass, max_rows, 0);
+	sweep_batch(pass, max_rows, 0, NULL);
 	if (pass->failed > 0)
 		ereport(WARNING,
 				(errmsg_plural(INT64_FORMAT " upload session could not be swept",

@@ -33,6 +33,7 @@ typedef struct SweepPass
 extern void sweep_begin(SweepPass *pass);
 extern void sweep_resume(SweepPass *pass, int phase, TimestampTz position);
 extern bool sweep_is_over(const SweepPass *pass);
-extern void sweep_batch(SweepPass *pass, int64 max_rows, int64 duration);
+extern void sweep_batch(SweepPass *pass, int64 max_rows, int64 duration,
+						void (*breathe) (void));
 
 #endif							/* VALI_BLOB_SWEEP_H */

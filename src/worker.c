@@ -64,7 +64,16 @@
  */
 #define BATCH_DURATION 1000
 
+/*
+ * A spell of work in microseconds, how many times as long the rest after it is,
+ * and how many milliseconds at the most: locks are held meanwhile.
+ */
+#define SPELL_DURATION 500
+#define REST_FACTOR 4
+#define MAX_REST 100
+
 static char *database_name = NULL;
+static TimestampTz spell_start;
 
 /* Describe a worker for one visit. */
 void
@@ -283,6 +292,25 @@ find_owner(void)
 	return owner;
 }
 
+/*
+ * Rest if a spell of work is over.  Spells are short, so that those who upload
+ * do not feel them, and take a fifth of a core from them at the most.
+ */
+static void
+breathe(void)
+{
+	int64		worked = GetCurrentTimestamp() - spell_start;
+
+	if (worked < SPELL_DURATION)
+		return;
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 Min(REST_FACTOR * worked / 1000, MAX_REST),
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	spell_start = GetCurrentTimestamp();
+}
+
 /* Sweep a batch as the tables' owner. */
 static void
 sweep_as_owner(SweepPass *pass)
@@ -294,7 +322,8 @@ sweep_as_owner(SweepPass *pass)
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(owner, security | SECURITY_RESTRICTED_OPERATION |
 						   SECURITY_NOFORCE_RLS);
-	sweep_batch(pass, sweep_batch_size_setting, BATCH_DURATION);
+	sweep_batch(pass, sweep_batch_size_setting, BATCH_DURATION,
+				breathe);
 	SetUserIdAndSecContext(user, security);
 }
 
@@ -327,30 +356,14 @@ report_error(const char *message)
 						database_name, message)));
 }
 
-/*
- * Rest after a batch for as long as it took, within reason, so that half of a
- * core at the most is taken from those who upload.
- */
-static void
-rest(TimestampTz batch_start)
-{
-	long		took = TimestampDifferenceMilliseconds(batch_start,
-													   GetCurrentTimestamp());
-
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(took, BATCH_DURATION) + 1, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
 /* Sweep batch after batch, until the pass is over or the visit is. */
 static VisitResult
 sweep_database(SweepPass *pass)
 {
 	sweeper_begin_pass(pass);
+	spell_start = GetCurrentTimestamp();
 	while (!sweep_is_over(pass))
 	{
-		TimestampTz batch_start = GetCurrentTimestamp();
 		int64		expired = pass->expired;
 		int64		purged = pass->purged;
 		VisitResult result = sweep_in_transaction(pass);
@@ -364,7 +377,7 @@ sweep_database(SweepPass *pass)
 		if (TimestampDifferenceExceeds(pass->start, GetCurrentTimestamp(),
 									   VISIT_DURATION))
 			return VISIT_UNFINISHED;
-		rest(batch_start);
+		breathe();
 	}
 	return VISIT_SWEPT;
 }
