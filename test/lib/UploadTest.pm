@@ -9,7 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(upload_node sqlstate_of sqlstates_of extension_functions);
+our @EXPORT = qw(upload_node answer sqlstate_of sqlstates_of extension_functions);
 
 # Start a new cluster with the extension in its database "postgres".
 sub upload_node
@@ -25,6 +25,15 @@ sub upload_node
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION vali_blob');
 	return $node;
+}
+
+# Run commands in a session that background_psql has started.  Returns what they
+# print; whether that ends in a newline depends on PostgreSQL's version.
+sub answer
+{
+	my ($session, $sql) = @_;
+
+	return $session->query_safe($sql) =~ s/\n\z//r;
 }
 
 # Run commands as a new session does.  Returns the SQLSTATE of the first error,

@@ -101,7 +101,8 @@ $standby->promote;
 $standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()')
   or die 'the standby was not promoted';
 
-is( $session->query_safe(
+is( answer(
+		$session,
 		q{SELECT outcome, uploaded_bytes FROM try_advance_upload('u', 60, 10)}),
 	'advanced|70', 'an old session after the promotion');
 $session->quit;

@@ -139,16 +139,39 @@ sub crash_after
 	return $heard;
 }
 
+# The postmaster is stopped before its children are counted: one that it starts
+# after that would live on, and might wait for ever for a lock that a killed
+# one held.
 sub kill_server
 {
 	my ($with_backends) = @_;
-	my @backends = $with_backends
-	  ? split /\n/, $node->safe_psql('postgres', 'SELECT pid FROM pg_stat_activity')
-	  : ();
+	my @backends;
 
+	if ($with_backends)
+	{
+		kill 'STOP', $node->{_pid};
+		@backends = children_of($node->{_pid});
+	}
 	$node->kill9;
 	kill 'KILL', @backends;
 	return;
+}
+
+sub children_of
+{
+	my ($parent) = @_;
+
+	return grep { (stat_of($_) // '') =~ /\) \S $parent / }
+	  map { m{^/proc/(\d+)$} } glob '/proc/[0-9]*';
+}
+
+# What the kernel says of a process, if it still is there.
+sub stat_of
+{
+	my ($pid) = @_;
+
+	open my $stat, '<', "/proc/$pid/stat" or return;
+	return scalar <$stat>;
 }
 
 # A start fails as long as backends of the old server are about.

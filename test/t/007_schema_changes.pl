@@ -91,15 +91,15 @@ subtest 'changed by another session' => sub {
 		CREATE SCHEMA public;
 		CREATE TABLE public.upload_session (upload_id text, uploaded_bytes bigint);
 	});
-	is( $session->query_safe(q{SELECT outcome, uploaded_bytes FROM try_advance_upload('u', 10, 10)}),
+	is( answer($session, q{SELECT outcome, uploaded_bytes FROM try_advance_upload('u', 10, 10)}),
 		'advanced|20', 'schema renamed, and a decoy in its place');
 	$node->safe_psql($dbname, 'ALTER TABLE renamed.upload_session ADD COLUMN note text');
-	is( $session->query_safe(q{SELECT uploaded_bytes, note FROM get_upload('u')}),
+	is( answer($session, q{SELECT uploaded_bytes, note FROM get_upload('u')}),
 		'20|', 'column added');
-	is( $session->query_safe(q{SELECT outcome, uploaded_bytes FROM try_advance_upload('u', 20, 10)}),
+	is( answer($session, q{SELECT outcome, uploaded_bytes FROM try_advance_upload('u', 20, 10)}),
 		'advanced|30', 'a chunk after that');
 	$node->safe_psql($dbname, 'DROP EXTENSION vali_blob; CREATE EXTENSION vali_blob SCHEMA renamed');
-	is($session->query_safe(q{SELECT outcome FROM try_advance_upload('u', 30, 10)}),
+	is( answer($session, q{SELECT outcome FROM try_advance_upload('u', 30, 10)}),
 		'not_found', 'extension dropped and created');
 	$session->quit;
 };
