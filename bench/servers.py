@@ -158,7 +158,7 @@ class Redis:
 
     def benchmark(self, requests, *command):
         """Requests per second."""
-        output = run("redis-benchmark", "-q", "-s", self.socket, "-c", str(CLIENTS), "--threads", "2",
+        output = run("redis-benchmark", "-q", "-s", self.socket, "-c", str(CLIENTS),
                      "-n", str(requests), "-r", str(self.sessions), *command)
         return float(re.findall(r"([\d.]+) requests per second", output)[-1])
 
