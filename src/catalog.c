@@ -7,8 +7,9 @@
  * objects by name.  The search_path plays no part, and a schema that merely
  * looks like ours is never used.
  *
- * A backend keeps what it found until an invalidation of our table or of any
- * schema says that it may have moved (DROP EXTENSION, ALTER SCHEMA ... RENAME).
+ * A backend keeps what it found until an invalidation of our tables, of any
+ * schema or of any function says that it may have changed (DROP EXTENSION,
+ * ALTER SCHEMA ... RENAME, REVOKE ... ON FUNCTION).
  *
  *-------------------------------------------------------------------------
  */
@@ -22,6 +23,7 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -45,6 +47,10 @@ static const char *const outcome_names[OUTCOME_COUNT] = {
 
 static Catalog current;
 
+/* The tables that we found last, even if not all else has been found yet. */
+static Oid	found_session_table = InvalidOid;
+static Oid	found_reclaim_table = InvalidOid;
+
 /* Counts invalidations; what we know is as of one value of it. */
 static uint64 invalidations = 1;
 static uint64 current_as_of = 0;
@@ -53,14 +59,14 @@ static uint64 current_as_of = 0;
 static void
 on_relation_change(Datum arg pg_attribute_unused(), Oid relation)
 {
-	if (relation == InvalidOid || relation == current.session_table ||
-		relation == current.reclaim_table)
+	if (relation == InvalidOid || relation == found_session_table ||
+		relation == found_reclaim_table)
 		invalidations++;
 }
 
-/* Forget what is known when a schema changes. */
+/* Forget what is known when a schema or a function changes. */
 static void
-on_schema_change(Datum arg pg_attribute_unused(),
+on_object_change(Datum arg pg_attribute_unused(),
 				 int cache_id pg_attribute_unused(),
 				 uint32 hash pg_attribute_unused())
 {
@@ -76,7 +82,8 @@ register_callbacks(void)
 	if (registered)
 		return;
 	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
-	CacheRegisterSyscacheCallback(NAMESPACEOID, on_schema_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, on_object_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, on_object_change, (Datum) 0);
 	registered = true;
 }
 
@@ -167,8 +174,10 @@ find_objects(Catalog *catalog)
 				 errhint("Create the extension again.")));
 	catalog->schema = unconstify(char *, quote_identifier(schema));
 
-	catalog->session_table = find_table(catalog, "upload_session");
-	catalog->reclaim_table = find_table(catalog, "upload_reclaim");
+	catalog->session_table = found_session_table =
+		find_table(catalog, "upload_session");
+	catalog->reclaim_table = found_reclaim_table =
+		find_table(catalog, "upload_reclaim");
 	catalog->chunk_result_type = find_type(catalog, "chunk_result");
 	catalog->status_type = find_type(catalog, "upload_status");
 	find_labels(catalog, catalog->status_type, status_names, STATUS_COUNT,
@@ -189,21 +198,12 @@ same_objects(const Catalog *a, const Catalog *b)
 		a->status_type == b->status_type;
 }
 
-/*
- * Get what is known, finding it first where needed.  An invalidation that
- * arrives while we look makes the next call look again.
- */
-const Catalog *
-catalog_get(void)
+/* Find everything, and remember it. */
+static void
+look(void)
 {
 	Catalog		found = {0};
-	uint64		as_of;
 
-	if (current_as_of == invalidations)
-		return &current;
-
-	register_callbacks();
-	as_of = invalidations;
 	find_objects(&found);
 	if (!same_objects(&found, &current))
 	{
@@ -215,11 +215,35 @@ catalog_get(void)
 		found.generation = current.generation + 1;
 		current = found;
 	}
-	current_as_of = as_of;
+}
+
+/*
+ * Get what is known, finding it first where needed, and once more if an
+ * invalidation arrives while we look.
+ */
+const Catalog *
+catalog_get(void)
+{
+	while (current_as_of != invalidations)
+	{
+		uint64		as_of = invalidations;
+
+		register_callbacks();
+		look();
+		current_as_of = as_of;
+		CHECK_FOR_INTERRUPTS();
+	}
 	return &current;
 }
 
-/* A number that differs whenever our tables may have changed. */
+/* Forget what is known. */
+void
+catalog_forget(void)
+{
+	invalidations++;
+}
+
+/* A number that differs whenever our tables, or what they use, may have changed. */
 uint64
 catalog_version(void)
 {

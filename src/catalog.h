@@ -24,6 +24,7 @@ typedef struct Catalog
 } Catalog;
 
 extern const Catalog *catalog_get(void);
+extern void catalog_forget(void);
 extern uint64 catalog_version(void);
 extern Datum status_to_datum(SessionStatus status);
 extern SessionStatus status_from_datum(Datum label);
