@@ -203,7 +203,7 @@ change_and_return_row(Transition rule, const Request *request)
 	TimestampTz now;
 	Datum		row;
 
-	store_open(&store, RowExclusiveLock);
+	store_open(&store, RowShareLock);
 	insist(change_session(&store, rule, request, LOCK_WAIT, &session, &now),
 		   &session, request);
 	row = store_row(&store, &session);
@@ -292,7 +292,7 @@ vali_blob_delete_upload(PG_FUNCTION_ARGS)
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.owner = checked_owner(fcinfo, 1, request.upload_id);
 
-	store_open(&store, RowExclusiveLock);
+	store_open(&store, RowShareLock);
 	found = find_and_lock(&store, &request, LOCK_WAIT,
 						  &session) == OUTCOME_ADVANCED;
 	if (found)
@@ -402,7 +402,7 @@ advance(FunctionCallInfo fcinfo, bool raises)
 
 	get_chunk(fcinfo, &request);
 	desc = chunk_result_desc();
-	store_open(&store, RowExclusiveLock);
+	store_open(&store, RowShareLock);
 	outcome = change_session(&store, session_advance, &request, wait, &session,
 							 &now);
 	if (raises)
@@ -599,7 +599,7 @@ vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 	desc = chunk_result_desc();
 	InitMaterializedSRF(fcinfo, 0);
 
-	store_open(&store, RowExclusiveLock);
+	store_open(&store, RowShareLock);
 	advance_in_order(&store, chunks, count, desc);
 	store_close(&store);
 	ReleaseTupleDesc(desc);

@@ -26,8 +26,14 @@
  * the fetch of a row version, see fetch_version().
  *
  * No user's code runs between finding a row and writing it: tables with
- * triggers, or CHECK constraints that call other functions than PostgreSQL's
- * own, are no ordinary ones.
+ * triggers, or CHECK constraints that call other functions than immutable ones
+ * of PostgreSQL's own, are no ordinary ones.
+ *
+ * Locks are taken in the order that SQL has: the table as for SELECT ... FOR
+ * UPDATE, the row, and the table as for UPDATE only when there is something to
+ * write.  So a call that changes nothing waits for nothing that SQL would not
+ * wait for.  The second lock on the table cannot deadlock with other calls, as
+ * it conflicts neither with itself nor with the first one.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,6 +41,7 @@
 
 #include "access/genam.h"
 #include "access/heapam.h"
+#include "access/heaptoast.h"
 #include "access/relation.h"
 #include "access/relscan.h"
 #include "access/sysattr.h"
@@ -46,12 +53,15 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_proc.h"
 #include "executor/executor.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -59,6 +69,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -96,38 +107,51 @@ static struct
 
 /* ---------- is it an ordinary table? ---------- */
 
-/* Tell whether a function is not PostgreSQL's own. */
+/*
+ * Tell whether a function is not PostgreSQL's own, or not for everybody to call:
+ * only a function whose privileges were changed has any on record.
+ */
 static bool
-is_foreign_function(Oid function, void *context pg_attribute_unused())
+is_special_function(Oid function, void *context pg_attribute_unused())
 {
-	return function >= FirstNormalObjectId;
+	HeapTuple	tuple;
+	bool		is_special;
+
+	if (function >= FirstNormalObjectId)
+		return true;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	is_special = !heap_attisnull(tuple, Anum_pg_proc_proacl, NULL);
+	ReleaseSysCache(tuple);
+	return is_special;
 }
 
 /*
- * Tell whether an expression calls a function that is not PostgreSQL's own, as
- * the constraints of a domain may.
+ * Tell whether an expression calls a special function.  The constraints of a
+ * domain may, and so may GREATEST and LEAST, by the type's operator class.
  */
 static bool
-calls_foreign_function(Node *node, void *context)
+calls_special_function(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, CoerceToDomain) ||
-		check_functions_in_node(node, is_foreign_function, context))
+	if (IsA(node, CoerceToDomain) || IsA(node, MinMaxExpr) ||
+		check_functions_in_node(node, is_special_function, context))
 		return true;
-	return expression_tree_walker(node, calls_foreign_function, context);
+	return expression_tree_walker(node, calls_special_function, context);
 }
 
 /*
- * The columns that the truth of a CHECK depends on, if it depends on nothing
- * else and is known to be true of the rows that are there; otherwise NULL.
+ * The columns that the truth of an immutable CHECK depends on, if it is known to
+ * be true of the rows that are there; otherwise NULL.
  */
 static Bitmapset *
 check_columns(const ConstrCheck *check, Node *expr)
 {
 	Bitmapset  *columns = NULL;
 
-	if (!check->ccvalid || contain_mutable_functions(expr))
+	if (!check->ccvalid)
 		return NULL;
 	pull_varattnos(expr, 1, &columns);
 	if (bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, columns))
@@ -135,7 +159,10 @@ check_columns(const ConstrCheck *check, Node *expr)
 	return columns;
 }
 
-/* Prepare the CHECK constraints; false if one of them runs a user's code. */
+/*
+ * Prepare the CHECK constraints; false if one of them might run a user's code,
+ * as functions of PostgreSQL's own that run SQL do, none of which is immutable.
+ */
 static bool
 prepare_checks(Relation rel)
 {
@@ -153,7 +180,8 @@ prepare_checks(Relation rel)
 		if (!CHECK_IS_ENFORCED(constr->check[i]))
 			continue;
 		expr = stringToNode(constr->check[i].ccbin);
-		if (calls_foreign_function((Node *) expr, NULL))
+		if (calls_special_function((Node *) expr, NULL) ||
+			contain_mutable_functions((Node *) expr))
 			return false;
 		known.check_columns[known.ncheck] =
 			check_columns(&constr->check[i], (Node *) expr);
@@ -232,7 +260,7 @@ find_obstacle(Relation rel)
 	if (!OidIsValid(known.key_index))
 		return "upload_id has no unique index";
 	if (!prepare_checks(rel))
-		return "its CHECK constraints call other functions";
+		return "its CHECK constraints call functions that are not immutable, not PostgreSQL's own or not for everybody";
 	return NULL;
 }
 
@@ -309,10 +337,13 @@ open_table(LOCKMODE lockmode)
 		Oid			table = catalog_get()->session_table;
 		Relation	rel = try_table_open(table, lockmode);
 
-		if (catalog_get()->session_table == table && rel != NULL)
+		if (rel == NULL)
+			catalog_forget();
+		else if (catalog_get()->session_table == table)
 			return rel;
-		if (rel != NULL)
+		else
 			table_close(rel, lockmode);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 
@@ -519,7 +550,9 @@ make_version(Store *store, const Session *session)
 
 	ExecClearTuple(written);
 	memcpy(written->tts_values, found->tts_values, natts * sizeof(Datum));
-	memcpy(written->tts_isnull, found->tts_isnull, natts * sizeof(bool));
+	for (int i = 0; i < natts; i++)
+		written->tts_isnull[i] = found->tts_isnull[i] ||
+			TupleDescAttr(RelationGetDescr(store->rel), i)->attisdropped;
 	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
 	{
 		if ((session->changed & COLUMN_BIT(column)) != 0)
@@ -596,6 +629,10 @@ direct_write(Store *store, Session *session)
 
 	if (!store->is_locked || !is_way_open(store))
 		return false;
+	LockRelationOid(RelationGetRelid(store->rel), RowExclusiveLock);
+	learn(store->rel);
+	if (!is_way_open(store))
+		return false;
 	make_version(store, session);
 	if (!satisfies_constraints(store->written, changed_columns(store, session)))
 		return false;
@@ -613,10 +650,18 @@ direct_write(Store *store, Session *session)
 	return true;
 }
 
-/* The row last found or written. */
+/*
+ * The row last found or written, with a value for each column: a row that was
+ * there before a column was added has none stored.
+ */
 Datum
 direct_row(Store *store)
 {
-	return ExecFetchSlotHeapTupleDatum(TTS_EMPTY(store->written) ?
-									   store->found : store->written);
+	TupleTableSlot *slot = TTS_EMPTY(store->written) ?
+		store->found : store->written;
+
+	slot_getallattrs(slot);
+	return HeapTupleGetDatum(toast_build_flattened_tuple(RelationGetDescr(store->rel),
+														 slot->tts_values,
+														 slot->tts_isnull));
 }

@@ -102,6 +102,9 @@ my @obstacles = (
 	[ 'a generated column', 'ALTER TABLE upload_session ADD half bigint GENERATED ALWAYS AS (uploaded_bytes / 2) STORED', 'ALTER TABLE upload_session DROP half' ],
 	[ 'a child table', 'CREATE TABLE child () INHERITS (upload_session)', 'DROP TABLE child; ANALYZE upload_session' ],
 	[ 'a CHECK that runs a function', 'ALTER TABLE upload_session ADD CONSTRAINT c CHECK (fine(uploaded_bytes))', 'ALTER TABLE upload_session DROP CONSTRAINT c' ],
+	[ 'a CHECK that may run SQL', "ALTER TABLE upload_session ADD CONSTRAINT c CHECK (query_to_xml('SELECT 1', true, true, '') IS NOT NULL)", 'ALTER TABLE upload_session DROP CONSTRAINT c' ],
+	[ 'a CHECK that not everybody may run', 'ALTER TABLE upload_session ADD CONSTRAINT c CHECK (length(path) > 0); REVOKE EXECUTE ON FUNCTION length(text) FROM PUBLIC', 'ALTER TABLE upload_session DROP CONSTRAINT c; GRANT EXECUTE ON FUNCTION length(text) TO PUBLIC' ],
+	[ 'a CHECK that compares', 'ALTER TABLE upload_session ADD CONSTRAINT c CHECK (greatest(uploaded_bytes, 0) >= 0)', 'ALTER TABLE upload_session DROP CONSTRAINT c' ],
 	[ 'a shorter type', 'ALTER TABLE upload_session ALTER updated_at TYPE timestamptz(0)', 'ALTER TABLE upload_session ALTER updated_at TYPE timestamptz' ],
 	[ 'no unique index', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_upload_id_key', 'ALTER TABLE upload_session ADD CONSTRAINT upload_session_upload_id_key UNIQUE (upload_id)' ],
 );
@@ -151,6 +154,24 @@ is($node->safe_psql('postgres', q{
 	SELECT note FROM upload_session WHERE uploaded_bytes = (SELECT uploaded_bytes FROM get_upload('u'))}),
 	'kept', 'a column that was added is kept, and an index on what a chunk changes is kept up');
 $node->safe_psql('postgres', 'DROP INDEX upload_session_uploaded_bytes_idx');
+
+# A column that came later has its default in old rows, a dropped one nothing.
+$node->safe_psql('postgres', q{
+	SELECT start_upload('f', 0, upload_id => 'old');
+	ALTER TABLE upload_session ADD added int NOT NULL DEFAULT 7, ADD dropped text DEFAULT repeat('x', 1000);
+});
+is($node->safe_psql('postgres', q{
+	SET vali_blob.row_access = direct;
+	SELECT added FROM get_upload('old');
+	SELECT added FROM complete_upload('old');
+	SELECT added FROM complete_upload('old')}), "7\n7\n7", 'a column with a default is read, written and read again');
+$node->safe_psql('postgres', "CREATE EXTENSION pageinspect; SET vali_blob.row_access = direct; $advance");
+my $stored_size = q{SELECT lp_len FROM upload_session, heap_page_items(get_raw_page('upload_session', (ctid::text::point)[0]::int))
+	WHERE upload_id = 'u' AND lp = (ctid::text::point)[1]};
+my $with_remains = $node->safe_psql('postgres', $stored_size);
+$node->safe_psql('postgres', 'ALTER TABLE upload_session DROP added, DROP dropped');
+$node->safe_psql('postgres', "SET vali_blob.row_access = direct; $advance");
+cmp_ok($node->safe_psql('postgres', $stored_size), '<', $with_remains - 900, 'what a dropped column held is not carried on');
 
 # --- what else sees a chunk -----------------------------------------------------
 
