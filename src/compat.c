@@ -7,7 +7,25 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
+#include "storage/bufmgr.h"
+
 #include "compat.h"
+
+/* Prune a page; the page of the visibility map that this takes is given back. */
+void
+prune_page(Relation rel, Buffer buffer)
+{
+#if PG_VERSION_NUM >= 190000
+	Buffer		visibility_map = InvalidBuffer;
+
+	heap_page_prune_opt(rel, buffer, &visibility_map, false);
+	if (BufferIsValid(visibility_map))
+		ReleaseBuffer(visibility_map);
+#else
+	heap_page_prune_opt(rel, buffer);
+#endif
+}
 
 #if PG_VERSION_NUM >= 170000
 
@@ -20,13 +38,31 @@ reserve_shared_memory(Size size)
 	(void) size;
 }
 
+#if PG_VERSION_NUM >= 190000
+
+/* Call the function that initializes shared memory. */
+static void
+initialize_by(void *memory, void *argument)
+{
+	void		(**initialize) (void *memory) = argument;
+
+	(*initialize) (memory);
+}
+
+#define get_segment(name, size, initialize, found) \
+	GetNamedDSMSegment(name, size, initialize_by, found, &(initialize))
+#else
+#define get_segment(name, size, initialize, found) \
+	GetNamedDSMSegment(name, size, initialize, found)
+#endif
+
 /* Find a piece of shared memory by its name, or make it. */
 void *
 shared_memory(const char *name, Size size, void (*initialize) (void *memory))
 {
 	bool		found;
 
-	return GetNamedDSMSegment(name, size, initialize, &found);
+	return get_segment(name, size, initialize, &found);
 }
 
 #else

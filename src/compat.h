@@ -8,6 +8,9 @@
 #ifndef VALI_BLOB_COMPAT_H
 #define VALI_BLOB_COMPAT_H
 
+#include "storage/buf.h"
+#include "utils/relcache.h"
+
 #if PG_VERSION_NUM < 150000
 #error "vali_blob needs PostgreSQL 15 or newer"
 #endif
@@ -27,13 +30,34 @@
 #define OTHER_TIMEOUT_OFF
 #endif
 
-/* BGWORKER_INTERRUPTIBLE lets DROP DATABASE end a worker, from 19 on. */
-#ifndef BGWORKER_INTERRUPTIBLE
+/* Lets DROP DATABASE end a worker. */
+#if PG_VERSION_NUM < 190000
 #define BGWORKER_INTERRUPTIBLE 0
 #endif
 
+#ifndef PG_SIG_IGN
+#define PG_SIG_IGN SIG_IGN
+#endif
+
+/* The name of a kind of LWLock is given once, or in each process. */
+#if PG_VERSION_NUM >= 190000
+#define new_lwlock_tranche(name) LWLockNewTrancheId(name)
+#define name_lwlock_tranche(tranche, name) ((void) 0)
+#else
+#define new_lwlock_tranche(name) LWLockNewTrancheId()
+#define name_lwlock_tranche(tranche, name) LWLockRegisterTranche(tranche, name)
+#endif
+
 /* Which indexes a new row version must be entered into. */
-#if PG_VERSION_NUM >= 160000
+#if PG_VERSION_NUM >= 190000
+#define IndexesToUpdate TU_UpdateIndexes
+#define NO_INDEXES TU_None
+#define insert_index_tuples(result, slot, estate, indexes) \
+	ExecInsertIndexTuples(result, estate, \
+						  EIIT_IS_UPDATE | \
+						  ((indexes) == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0), \
+						  slot, NIL, NULL)
+#elif PG_VERSION_NUM >= 160000
 #define IndexesToUpdate TU_UpdateIndexes
 #define NO_INDEXES TU_None
 #define insert_index_tuples(result, slot, estate, indexes) \
@@ -47,20 +71,30 @@
 	 ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL))
 #endif
 
-#if PG_VERSION_NUM >= 180000
+#if PG_VERSION_NUM >= 190000
+#define begin_index_scan(rel, index, snapshot, nkeys) \
+	index_beginscan(rel, index, snapshot, NULL, nkeys, 0, SO_NONE)
+#elif PG_VERSION_NUM >= 180000
 #define begin_index_scan(rel, index, snapshot, nkeys) \
 	index_beginscan(rel, index, snapshot, NULL, nkeys, 0)
+#else
+#define begin_index_scan(rel, index, snapshot, nkeys) \
+	index_beginscan(rel, index, snapshot, nkeys, 0)
+#endif
+
+#if PG_VERSION_NUM >= 180000
 #define CHECK_IS_ENFORCED(check) ((check).ccenforced)
 #define has_generated_columns(constr) \
 	((constr) != NULL && ((constr)->has_generated_stored || \
 						  (constr)->has_generated_virtual))
 #else
-#define begin_index_scan(rel, index, snapshot, nkeys) \
-	index_beginscan(rel, index, snapshot, nkeys, 0)
 #define CHECK_IS_ENFORCED(check) true
 #define has_generated_columns(constr) \
 	((constr) != NULL && (constr)->has_generated_stored)
 #endif
+
+/* Remove old row versions from a page that is pinned, if that can be done now. */
+extern void prune_page(Relation rel, Buffer buffer);
 
 /*
  * Memory that all processes share: reserved when the server starts, and found

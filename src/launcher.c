@@ -362,7 +362,7 @@ vali_blob_launcher_main(Datum arg pg_attribute_unused())
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-	pqsignal(SIGINT, SIG_IGN);	/* there is no query to cancel */
+	pqsignal(SIGINT, PG_SIG_IGN);	/* there is no query to cancel */
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 

@@ -16,6 +16,7 @@
 #include "parser/parse_coerce.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
 #include "catalog.h"

@@ -427,7 +427,7 @@ fetch_version(Store *store, ItemPointer tid, Snapshot snapshot, bool *all_dead)
 
 	if (!has_room)
 	{
-		heap_page_prune_opt(rel, buffer);
+		prune_page(rel, buffer);
 		found = find_version(rel, buffer, *tid, snapshot, version, all_dead,
 							 &has_room);
 	}

@@ -99,7 +99,7 @@ static void
 initialize_shared_state(void *state)
 {
 	memset(state, 0, sizeof(SharedState));
-	LWLockInitialize(&((SharedState *) state)->lock, LWLockNewTrancheId());
+	LWLockInitialize(&((SharedState *) state)->lock, new_lwlock_tranche("vali_blob"));
 }
 
 /*
@@ -113,7 +113,7 @@ attach(void)
 		return;
 	shared = shared_memory("vali_blob", sizeof(SharedState),
 						   initialize_shared_state);
-	LWLockRegisterTranche(shared->lock.tranche, "vali_blob");
+	name_lwlock_tranche(shared->lock.tranche, "vali_blob");
 }
 
 /* Ask for memory and register the launcher, when the server starts. */

@@ -68,7 +68,7 @@
  * A spell of work in microseconds, how many times as long the rest after it is,
  * and how many milliseconds at the most: locks are held meanwhile.
  */
-#define SPELL_DURATION 500
+#define SPELL_DURATION 250
 #define REST_FACTOR 4
 #define MAX_REST 100
 
