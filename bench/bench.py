@@ -141,7 +141,7 @@ class Benchmark:
     def run_round(self, name, rate, seconds, durable):
         """A round of one contestant: its chunks per second, and more."""
         if name == "redis":
-            return {"rate": self.redis.chunks_per_second(int(rate * seconds), durable)}
+            return {"rate": self.redis.chunks_per_second(calls_for(rate, seconds), durable)}
         if name == "select_1":
             return {"rate": self.postgres.pgbench("contestants", "select_1.sql",
                                                   calls_for(rate, seconds), durable=durable)}
@@ -232,8 +232,8 @@ class Benchmark:
     # --- size and memory -----------------------------------------------------
 
     def sizes(self, counts):
-        """Microseconds of a chunk, one client, in tables of different size:
-        with as many busy sessions in each, then with all of them busy."""
+        """Microseconds for a chunk in tables of different size: with as many
+        busy sessions in each, then with all of them busy."""
         tables = [Sessions(f"sessions_{count}", count) for count in counts]
         for sessions in tables:
             self.create(sessions)
@@ -251,12 +251,12 @@ class Benchmark:
 
     def costs(self, contestants):
         costs = {contestant.sessions.count: [] for contestant in contestants}
-        rate = min(self.advance(contestant, 10_000, clients=1) for contestant in contestants)
+        rate = min(self.advance(contestant, 2000) for contestant in contestants)
         for number in range(self.options.rounds):
             progress(f"Tables of different size: round {number + 1} of {self.options.rounds}")
             for contestant in contestants:
-                calls = int(rate * self.options.seconds / 2)
-                costs[contestant.sessions.count].append(1e6 / self.advance(contestant, calls, clients=1))
+                calls = calls_for(rate, self.options.seconds / 2)
+                costs[contestant.sessions.count].append(1e6 / self.advance(contestant, calls))
         return costs
 
     def memory(self, early, late):
