@@ -198,38 +198,41 @@ same_objects(const Catalog *a, const Catalog *b)
 		a->status_type == b->status_type;
 }
 
-/* Find everything, and remember it. */
-static void
+/* Find everything, and remember it; false if it is what we knew. */
+static bool
 look(void)
 {
 	Catalog		found = {0};
+	char	   *schema;
 
 	find_objects(&found);
-	if (!same_objects(&found, &current))
-	{
-		char	   *schema = MemoryContextStrdup(TopMemoryContext, found.schema);
+	if (same_objects(&found, &current))
+		return false;
 
-		if (current.schema != NULL)
-			pfree(current.schema);
-		found.schema = schema;
-		found.generation = current.generation + 1;
-		current = found;
-	}
+	schema = MemoryContextStrdup(TopMemoryContext, found.schema);
+	if (current.schema != NULL)
+		pfree(current.schema);
+	found.schema = schema;
+	found.generation = current.generation + 1;
+	current = found;
+	return true;
 }
 
 /*
- * Get what is known, finding it first where needed, and once more if an
- * invalidation arrives while we look.
+ * Get what is known, finding it first where needed.  If an invalidation arrives
+ * while we look, we look again, until nothing new is found.
  */
 const Catalog *
 catalog_get(void)
 {
-	while (current_as_of != invalidations)
+	bool		is_new = true;
+
+	while (current_as_of != invalidations && is_new)
 	{
 		uint64		as_of = invalidations;
 
 		register_callbacks();
-		look();
+		is_new = look();
 		current_as_of = as_of;
 		CHECK_FOR_INTERRUPTS();
 	}

@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * store_direct.c
- *		The way to the rows of upload_session through the table access
- *		method: index probe, row lock, new row version, without the executor.
+ *		The way to the rows of upload_session through the index and the table
+ *		access method: index probe, row lock, new row version, without the
+ *		executor.
  *
  * It is taken only where nobody could tell the difference to SQL, and gives
  * way to SQL at every step where it is not sure:
@@ -107,9 +108,25 @@ static struct
 
 /* ---------- is it an ordinary table? ---------- */
 
+/* Tell whether a function may call others that belong to a value's type. */
+static bool
+depends_on_type(Form_pg_proc form)
+{
+	for (int i = 0; i < form->pronargs; i++)
+	{
+		Oid			type = form->proargtypes.values[i];
+
+		if (type == RECORDOID || type == RECORDARRAYOID ||
+			(IsPolymorphicType(type) && type != ANYENUMOID))
+			return true;
+	}
+	return false;
+}
+
 /*
- * Tell whether a function is not PostgreSQL's own, or not for everybody to call:
- * only a function whose privileges were changed has any on record.
+ * Tell whether a function is not PostgreSQL's own, or may call such ones, or is
+ * not for everybody to call: only a function whose privileges were changed has
+ * any on record.
  */
 static bool
 is_special_function(Oid function, void *context pg_attribute_unused())
@@ -122,7 +139,8 @@ is_special_function(Oid function, void *context pg_attribute_unused())
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	if (!HeapTupleIsValid(tuple))
 		return true;
-	is_special = !heap_attisnull(tuple, Anum_pg_proc_proacl, NULL);
+	is_special = !heap_attisnull(tuple, Anum_pg_proc_proacl, NULL) ||
+		depends_on_type((Form_pg_proc) GETSTRUCT(tuple));
 	ReleaseSysCache(tuple);
 	return is_special;
 }
@@ -160,8 +178,9 @@ check_columns(const ConstrCheck *check, Node *expr)
 }
 
 /*
- * Prepare the CHECK constraints; false if one of them might run a user's code,
- * as functions of PostgreSQL's own that run SQL do, none of which is immutable.
+ * Prepare the CHECK constraints; false if one of them might run a user's code.
+ * Functions of PostgreSQL's own that run the SQL given to them do, too, but none
+ * of these is immutable.
  */
 static bool
 prepare_checks(Relation rel)
@@ -260,7 +279,7 @@ find_obstacle(Relation rel)
 	if (!OidIsValid(known.key_index))
 		return "upload_id has no unique index";
 	if (!prepare_checks(rel))
-		return "its CHECK constraints call functions that are not immutable, not PostgreSQL's own or not for everybody";
+		return "its CHECK constraints might run a user's code, or what not everybody may call";
 	return NULL;
 }
 
@@ -631,7 +650,7 @@ direct_write(Store *store, Session *session)
 		return false;
 	LockRelationOid(RelationGetRelid(store->rel), RowExclusiveLock);
 	learn(store->rel);
-	if (!is_way_open(store))
+	if (!is_way_open(store) || !may_access(store->rel, RowExclusiveLock))
 		return false;
 	make_version(store, session);
 	if (!satisfies_constraints(store->written, changed_columns(store, session)))

@@ -150,6 +150,7 @@ sub kill_server
 	if ($with_backends)
 	{
 		kill 'STOP', $node->{_pid};
+		usleep(1000) until stat_of($node->{_pid}) =~ /\) T /;
 		@backends = children_of($node->{_pid});
 	}
 	$node->kill9;
