@@ -8,8 +8,8 @@
  * either was first, and the session lives, or finds it expired.  Whatever
  * keeps a row locked keeps only that row from this pass.
  *
- * Since no lock is waited for, two sweeps cannot deadlock with each other, nor
- * a sweep with anything else.
+ * Since no row is waited for, two sweeps cannot deadlock with each other, nor
+ * a sweep with a chunk.
  *
  * A batch runs in a subtransaction.  If that fails, say by a trigger that
  * does not like one of the rows, the batch is done again with a subtransaction

@@ -4,13 +4,14 @@
  *		The worker: sweeps the database that the launcher has sent it to.
  *
  * It lives for one visit.  Each batch is a transaction of its own, and no
- * transaction is open between two of them.  Nothing is waited for: when
+ * transaction is open between two of them.  Nobody is waited for: when
  * somebody is dropping, renaming or copying the database, dropping the
  * extension or changing its tables, the visit ends and the launcher comes back
  * later.
  *
  * Locks are taken in the order extension, tables, rows, the first two without
- * waiting, and rows with SKIP LOCKED.
+ * waiting, and rows with SKIP LOCKED.  Only child tables of a superuser's are
+ * waited for, and no longer than lock_timeout allows.
  *
  * The sweep runs as the owner of the tables, as a security-restricted
  * operation.  Policies of row-level security are for the owner's clients, not
@@ -60,13 +61,14 @@
 
 /*
  * Milliseconds after which a batch ends, however many rows it has.  Whoever
- * wants to drop the database, or holds back a chunk, waits no longer than that.
+ * wants to drop the database, or has a chunk that is held back, waits for that
+ * long, or twice if the batch fails and is done again.
  */
 #define BATCH_DURATION 1000
 
 /*
  * A spell of work in microseconds, how many times as long the rest after it is,
- * and how many milliseconds at the most: locks are held meanwhile.
+ * in whole milliseconds, and how many at the most: locks are held meanwhile.
  */
 #define SPELL_DURATION 250
 #define REST_FACTOR 4
@@ -294,7 +296,8 @@ find_owner(void)
 
 /*
  * Rest if a spell of work is over.  Spells are short, so that those who upload
- * do not feel them, and take a fifth of a core from them at the most.
+ * do not feel them, and take no more than a third of a core, unless a single row
+ * takes very long.
  */
 static void
 breathe(void)
