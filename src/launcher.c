@@ -24,7 +24,6 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -32,7 +31,6 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "compat.h"
 #include "settings.h"
@@ -200,16 +198,6 @@ is_free(Oid database)
 	return free;
 }
 
-/* Sleep until the time is up or something happens. */
-static void
-nap(long milliseconds)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 milliseconds, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
 /* Wait until a worker has ended, ending it if it takes far too long. */
 static void
 wait_for_worker(BackgroundWorkerHandle *handle)
@@ -223,7 +211,7 @@ wait_for_worker(BackgroundWorkerHandle *handle)
 			TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
 									   VISIT_TIMEOUT))
 			TerminateBackgroundWorker(handle);
-		nap(1000);
+		sweeper_nap(1000);
 	}
 }
 
@@ -381,7 +369,7 @@ vali_blob_launcher_main(Datum arg pg_attribute_unused())
 		look_for_databases();
 		next = make_round();
 		if (!ShutdownRequestPending && !ConfigReloadPending)
-			nap(next);
+			sweeper_nap(next);
 		if (ConfigReloadPending)
 			reload_settings();
 	}

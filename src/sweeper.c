@@ -315,6 +315,16 @@ sweeper_record_error(Oid database, const char *message)
 	return is_worth;
 }
 
+/* Sleep until the time is up or something happens. */
+void
+sweeper_nap(long milliseconds)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 milliseconds, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
 /* ---------- for SQL ---------- */
 
 /* Wait until a launcher that was registered has taken its place. */
@@ -326,12 +336,7 @@ wait_for_launcher(BackgroundWorkerHandle *handle)
 	(void) WaitForBackgroundWorkerStartup(handle, &pid);
 	while (launcher_pid() == 0 &&
 		   GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
-	{
-		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 10, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
+		sweeper_nap(10);
 	if (launcher_pid() == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),

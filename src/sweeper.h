@@ -39,6 +39,7 @@ extern void sweeper_record_sweep(const SweepPass *pass, int64 expired,
 								 int64 purged);
 /* sweeper.c, for both */
 extern bool sweeper_record_error(Oid database, const char *message);
+extern void sweeper_nap(long milliseconds);
 
 /* launcher.c and worker.c: entry points of the processes */
 extern void launcher_describe(BackgroundWorker *worker);

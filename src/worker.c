@@ -35,7 +35,6 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
@@ -49,7 +48,6 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -306,11 +304,7 @@ breathe(void)
 
 	if (worked < SPELL_DURATION)
 		return;
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(REST_FACTOR * worked / 1000, MAX_REST),
-					 PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	sweeper_nap(Min(REST_FACTOR * worked / 1000, MAX_REST));
 	spell_start = GetCurrentTimestamp();
 }
 
