@@ -49,23 +49,25 @@
 #endif
 
 /* Which indexes a new row version must be entered into. */
-#if PG_VERSION_NUM >= 190000
+#if PG_VERSION_NUM >= 160000
 #define IndexesToUpdate TU_UpdateIndexes
 #define NO_INDEXES TU_None
+#else
+#define IndexesToUpdate bool
+#define NO_INDEXES false
+#endif
+
+#if PG_VERSION_NUM >= 190000
 #define insert_index_tuples(result, slot, estate, indexes) \
 	ExecInsertIndexTuples(result, estate, \
 						  EIIT_IS_UPDATE | \
 						  ((indexes) == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0), \
 						  slot, NIL, NULL)
 #elif PG_VERSION_NUM >= 160000
-#define IndexesToUpdate TU_UpdateIndexes
-#define NO_INDEXES TU_None
 #define insert_index_tuples(result, slot, estate, indexes) \
 	ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL, \
 						  (indexes) == TU_Summarizing)
 #else
-#define IndexesToUpdate bool
-#define NO_INDEXES false
 #define insert_index_tuples(result, slot, estate, indexes) \
 	((void) (indexes), \
 	 ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL))

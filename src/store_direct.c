@@ -646,7 +646,7 @@ direct_write(Store *store, Session *session)
 {
 	IndexesToUpdate indexes;
 
-	if (!store->is_locked || !is_way_open(store))
+	if (!store->is_locked)
 		return false;
 	LockRelationOid(RelationGetRelid(store->rel), RowExclusiveLock);
 	learn(store->rel);
