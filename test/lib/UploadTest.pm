@@ -9,7 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(upload_node answer sqlstate_of sqlstates_of extension_functions);
+our @EXPORT = qw(upload_node send_chunks answer sqlstate_of sqlstates_of extension_functions);
 
 # Start a new cluster with the extension in its database "postgres".
 sub upload_node
@@ -25,6 +25,28 @@ sub upload_node
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION vali_blob');
 	return $node;
+}
+
+# Send further chunks for the uploads $prefix1, $prefix2, ..., which have one
+# each: round by round, each chunk with its own call and in its own transaction.
+sub send_chunks
+{
+	my ($node, $prefix, $uploads, $rounds, $length, $setup) = @_;
+
+	$node->safe_psql(
+		'postgres', qq{
+		$setup;
+		DO \$\$
+		BEGIN
+			FOR round IN 1 .. $rounds LOOP
+				FOR i IN 1 .. $uploads LOOP
+					PERFORM advance_upload('$prefix' || i, round * $length, $length);
+					COMMIT;
+				END LOOP;
+			END LOOP;
+		END \$\$;
+	});
+	return;
 }
 
 # Run commands in a session that background_psql has started.  Returns what they

@@ -38,20 +38,7 @@ $node->safe_psql('postgres', q{SELECT pg_stat_reset()});
 my $deadlines = 'SELECT md5(string_agg(expires_at::text, $$,$$ ORDER BY id)) FROM upload_session';
 my $before = $node->safe_psql('postgres', $deadlines);
 
-# Each round in its own transaction, and each upload with its own call.
-$node->safe_psql(
-	'postgres', qq{
-	SET synchronous_commit = off;
-	DO \$\$
-	BEGIN
-		FOR round IN 1 .. $rounds LOOP
-			FOR i IN 1 .. $sessions LOOP
-				PERFORM advance_upload('upload ' || i, round * 1000, 1000);
-				COMMIT;
-			END LOOP;
-		END LOOP;
-	END \$\$;
-});
+send_chunks($node, 'upload ', $sessions, $rounds, 1000, 'SET synchronous_commit = off');
 wait_for_updates($sessions * $rounds);
 
 my ($updates, $hot, $index_scans) = split /\|/, $node->safe_psql('postgres',

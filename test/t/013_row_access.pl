@@ -208,19 +208,7 @@ $node->safe_psql('postgres', qq{
 	VACUUM upload_session;
 });
 $begin = $node->lsn('insert');
-$node->safe_psql(
-	'postgres', qq{
-	SET vali_blob.row_access = direct;
-	DO \$\$
-	BEGIN
-		FOR chunk IN 1 .. $chunks LOOP
-			FOR i IN 1 .. $uploads LOOP
-				PERFORM advance_upload('page' || i, chunk * 10, 10);
-				COMMIT;
-			END LOOP;
-		END LOOP;
-	END \$\$;
-});
+send_chunks($node, 'page', $uploads, $chunks, 10, 'SET vali_blob.row_access = direct');
 my ($updates, $prunings) = split /\|/, $node->safe_psql('postgres', qq{
 	SELECT sum(count) FILTER (WHERE record LIKE 'Heap/HOT_UPDATE%'), sum(count) FILTER (WHERE record LIKE 'Heap2/PRUNE%')
 	FROM pg_get_wal_stats('$begin', pg_current_wal_insert_lsn(), true) AS stats (record, count)
