@@ -9,6 +9,7 @@
 #define VALI_BLOB_COMPAT_H
 
 #include "storage/buf.h"
+#include "utils/jsonb.h"
 #include "utils/relcache.h"
 
 #if PG_VERSION_NUM < 150000
@@ -93,6 +94,24 @@
 #define CHECK_IS_ENFORCED(check) true
 #define has_generated_columns(constr) \
 	((constr) != NULL && (constr)->has_generated_stored)
+#endif
+
+/* Before version 19, pushJsonbValue() takes and returns the state's parts. */
+#if PG_VERSION_NUM < 190000
+typedef struct JsonbInState
+{
+	JsonbValue *result;
+	JsonbParseState *parseState;
+} JsonbInState;
+
+#define pushJsonbValue(state, token, value) \
+	((void) ((state)->result = pushJsonbValue(&(state)->parseState, token, value)))
+#endif
+
+/* The privileges on an object of a catalog; namespaces are all we ask for. */
+#if PG_VERSION_NUM < 160000
+#define object_aclcheck(classid, objectid, roleid, mode) \
+	((void) (classid), pg_namespace_aclcheck(objectid, roleid, mode))
 #endif
 
 /* Remove old row versions from a page that is pinned, if that can be done now. */

@@ -5,18 +5,17 @@
  *		result.
  *
  * The values are jsonb as they come from rows and arguments, perhaps toasted.
- * Only documented jsonb operators build new ones, since the C interface for
- * that differs between PostgreSQL majors.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/jsonb.h"
 
+#include "compat.h"
 #include "json.h"
 
 /* Detoast a value. */
@@ -57,35 +56,98 @@ json_empty_object(void)
 	return (struct varlena *) DatumGetPointer(empty);
 }
 
-/* Take away every top-level key whose value in the patch is null. */
-static Datum
-remove_null_keys(Datum merged, Jsonb *patch)
+/* Does an object have this key? */
+static bool
+has_key(Jsonb *object, const JsonbValue *key)
 {
-	JsonbIterator *it = JsonbIteratorInit(&patch->root);
-	JsonbIteratorToken token;
 	JsonbValue	value;
-	text	   *key = NULL;
 
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			key = cstring_to_text_with_len(value.val.string.val,
-										   value.val.string.len);
-		else if (token == WJB_VALUE && value.type == jbvNull)
-			merged = DirectFunctionCall2(jsonb_delete, merged,
-										 PointerGetDatum(key));
-	}
-	return merged;
+	return getKeyJsonValueFromContainer(&object->root, key->val.string.val,
+										key->val.string.len, &value) != NULL;
 }
 
-/* Merge an object's top-level keys into another; a null removes its key. */
+/*
+ * Push one whole value, of which the iterator has just returned the first
+ * token.  Nested values are pushed token by token instead of at once, so that
+ * a large one can be interrupted.
+ */
+static void
+push_value(JsonbInState *state, JsonbIterator **it, JsonbIteratorToken token,
+		   JsonbValue *value)
+{
+	int			depth = 0;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
+			depth++;
+		else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
+			depth--;
+		/* only keys, values and elements carry a value */
+		pushJsonbValue(state, token, token < WJB_BEGIN_ARRAY ? value : NULL);
+		if (depth == 0)
+			return;
+		token = JsonbIteratorNext(it, value, false);
+	}
+}
+
+/*
+ * Push the members of an object, but for nulls if they are to be removed, and
+ * but for the keys that another object has, if one is given.
+ */
+static void
+push_members(JsonbInState *state, Jsonb *object, Jsonb *overriding,
+			 bool remove_nulls)
+{
+	JsonbIterator *it = JsonbIteratorInit(&object->root);
+	JsonbIteratorToken token;
+	JsonbValue	key;
+	JsonbValue	value;
+
+	token = JsonbIteratorNext(&it, &key, false);
+	Assert(token == WJB_BEGIN_OBJECT);
+	while ((token = JsonbIteratorNext(&it, &key, false)) == WJB_KEY)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (overriding != NULL && has_key(overriding, &key))
+		{
+			(void) JsonbIteratorNext(&it, &value, true);	/* skip its value */
+			continue;
+		}
+		token = JsonbIteratorNext(&it, &value, false);
+		if (remove_nulls && token == WJB_VALUE && value.type == jbvNull)
+			continue;
+		pushJsonbValue(state, WJB_KEY, &key);
+		push_value(state, &it, token, &value);
+	}
+	Assert(token == WJB_END_OBJECT);
+}
+
+/*
+ * Merge an object's top-level keys into another; a null removes its key.
+ *
+ * Takes one pass over both, whatever the number of keys: what jsonb's
+ * operators offer for removing keys takes a pass for each of them.
+ */
 struct varlena *
 json_merge(struct varlena *target, struct varlena *patch)
 {
-	Datum		merged = DirectFunctionCall2(jsonb_concat,
-											 PointerGetDatum(target),
-											 PointerGetDatum(patch));
+	Jsonb	   *old = as_jsonb(target);
+	Jsonb	   *new = as_jsonb(patch);
+	JsonbInState state = {0};
 
-	merged = remove_null_keys(merged, as_jsonb(patch));
-	return (struct varlena *) DatumGetPointer(merged);
+	/* only if somebody has dropped the CHECK that says so */
+	if (!JB_ROOT_IS_OBJECT(old))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cannot merge keys into a JSON value of type %s",
+						json_kind(target)),
+				 errhint("Store a JSON object in the column.")));
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_members(&state, old, new, false);
+	push_members(&state, new, NULL, true);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return (struct varlena *) JsonbValueToJsonb(state.result);
 }
