@@ -38,17 +38,32 @@ static const struct config_enum_entry row_access_options[] = {
 	{NULL, 0, false}
 };
 
+/*
+ * Refuse 0, which is also what less than half a second is rounded to: a
+ * session that is to expire soon must not become one that never does.
+ */
+static bool
+check_session_ttl(int *value, void **extra pg_attribute_unused(),
+				  GucSource source pg_attribute_unused())
+{
+	if (*value != 0)
+		return true;
+	GUC_check_errdetail("The least idle time is 1 s.");
+	GUC_check_errhint("Use -1 for sessions that never expire.");
+	return false;
+}
+
 /* Define the settings that are durations with -1 for "for ever". */
 static void
 define_durations(void)
 {
 	DefineCustomIntVariable("vali_blob.session_ttl",
 							"Sets how long a new upload session may stay idle before it expires.",
-							"-1 lets new sessions live for ever.",
+							"-1 lets new sessions never expire.",
 							&session_ttl_setting,
 							48 * HOUR, -1, INT_MAX,
 							PGC_USERSET, GUC_UNIT_S,
-							NULL, NULL, NULL);
+							check_session_ttl, NULL, NULL);
 
 	DefineCustomIntVariable("vali_blob.retention",
 							"Sets how long an ended upload session is kept.",

@@ -38,6 +38,12 @@ SELECT ttl = '16 hours' AS ttl_kept FROM get_upload('settings-ttl');
 RESET vali_blob.session_ttl;
 SELECT ttl = '48 hours' AS ttl_from_setting FROM start_upload('settings/ttl');
 SET LOCAL vali_blob.session_ttl = -2;
+-- Nothing that is rounded to 0 may become "never".
+SET LOCAL vali_blob.session_ttl = 0;
+SET LOCAL vali_blob.session_ttl = '400ms';
+SET LOCAL vali_blob.session_ttl = '600ms';
+SELECT ttl = '1 second' AS ttl_rounded FROM start_upload('settings/ttl');
+RESET vali_blob.session_ttl;
 SET LOCAL vali_blob.session_ttl = 'never';
 SET LOCAL vali_blob.session_ttl = '1 fortnight';
 SET LOCAL vali_blob.session_ttl = '';
