@@ -319,7 +319,8 @@ REVOKE ALL ON FUNCTION list_uploads(text, text, upload_status, interval, integer
 CREATE FUNCTION sweep_uploads(
     max_rows integer = NULL,
     OUT expired bigint,
-    OUT purged bigint)
+    OUT purged bigint,
+    OUT reclaims_dropped bigint)
 AS 'MODULE_PATHNAME', 'vali_blob_sweep_uploads'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sweep_uploads(integer) IS
@@ -387,8 +388,10 @@ CREATE FUNCTION sweeper_status(
     OUT last_duration interval,
     OUT last_expired bigint,
     OUT last_purged bigint,
+    OUT last_reclaims_dropped bigint,
     OUT total_expired bigint,
     OUT total_purged bigint,
+    OUT total_reclaims_dropped bigint,
     OUT last_error text,
     OUT last_error_at timestamptz)
 AS 'MODULE_PATHNAME', 'vali_blob_sweeper_status'
@@ -396,12 +399,16 @@ LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION sweeper_status() IS
 'how the background sweeper is, and what it did in this database since the server was started';
 REVOKE ALL ON FUNCTION sweeper_status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION sweeper_status() TO pg_monitor;
 
 --
 -- Statistics
 --
+-- The view reads the tables with its owner's privileges, so that a monitoring
+-- role needs none on them.
+--
 
-CREATE VIEW upload_stats WITH (security_invoker = true) AS
+CREATE VIEW upload_stats AS
 SELECT s.status,
        pg_catalog.count(u.id) AS sessions,
        COALESCE(pg_catalog.sum(u.uploaded_bytes), 0)::pg_catalog.int8 AS bytes,
@@ -427,6 +434,15 @@ COMMENT ON COLUMN upload_stats.bytes_in_flight IS 'bytes confirmed of live sessi
 COMMENT ON COLUMN upload_stats.oldest_deadline IS 'the deadline that passes first, or has passed for the longest time';
 COMMENT ON COLUMN upload_stats.reclaim_backlog IS 'rows of the reclaim queue whose session ended so';
 REVOKE ALL ON TABLE upload_stats FROM PUBLIC;
+GRANT SELECT ON TABLE upload_stats TO pg_monitor;
+
+-- The schema's name may need quotes, which a macro in this script would refuse
+CREATE FUNCTION grant_schema_usage()
+RETURNS void
+AS 'MODULE_PATHNAME', 'vali_blob_grant_schema_usage'
+LANGUAGE C;
+SELECT grant_schema_usage();
+DROP FUNCTION grant_schema_usage();
 
 -- Say what is missing for stale uploads to expire by themselves
 CREATE FUNCTION announce_sweeper()

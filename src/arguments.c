@@ -10,10 +10,12 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "common/int.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/regproc.h"
 #include "utils/timestamp.h"
 
 #include "arguments.h"
@@ -21,6 +23,30 @@
 #include "errors.h"
 #include "json.h"
 #include "settings.h"
+
+/*
+ * Check that a function is called with no argument that this library does not
+ * know.  That can happen in a backend that has loaded it before the extension
+ * was updated to a later version, whose functions take more of them.  Null and
+ * false are what leaving such an argument out amounts to.
+ */
+void
+check_unknown_arguments(FunctionCallInfo fcinfo, int known)
+{
+	for (int i = known; i < PG_NARGS(); i++)
+	{
+		if (PG_ARGISNULL(i) ||
+			(get_fn_expr_argtype(fcinfo->flinfo, i) == BOOLOID &&
+			 !PG_GETARG_BOOL(i)))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("argument %d of function %s is not known to the library of vali_blob that is loaded",
+						i + 1, format_procedure(fcinfo->flinfo->fn_oid)),
+				 errdetail("The extension has been updated since this session began."),
+				 errhint("Reconnect.")));
+	}
+}
 
 /* Get a text, or NULL. */
 text *

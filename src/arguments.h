@@ -15,6 +15,7 @@
 /* Longer intervals might lead out of the range of timestamps. */
 #define MAX_INTERVAL_YEARS 10000
 
+extern void check_unknown_arguments(FunctionCallInfo fcinfo, int known);
 extern text *optional_text(FunctionCallInfo fcinfo, int n);
 extern text *required_text(FunctionCallInfo fcinfo, int n, const char *name);
 extern bool optional_flag(FunctionCallInfo fcinfo, int n);

@@ -36,6 +36,14 @@ raise_ended(const char *id, const Session *session)
 				(errcode(ERRCODE_UPLOAD_ENDED),
 				 errmsg("upload \"%s\" is complete", id),
 				 errhint("A complete upload takes no more chunks or changes.")));
+	if (session->status == STATUS_OTHER)
+		ereport(ERROR,
+				(errcode(ERRCODE_UPLOAD_ENDED),
+				 errmsg("upload \"%s\" has a status that the library of vali_blob that is loaded does not know",
+						id),
+				 errdetail("The extension has been updated since this session began, or the status was added by hand."),
+				 errhint("Reconnect.")));
+	Assert(session->status == STATUS_ABORTED);
 	ereport(ERROR,
 			(errcode(ERRCODE_UPLOAD_ENDED),
 			 errmsg("upload \"%s\" was aborted", id),
@@ -143,4 +151,13 @@ raise_outcome(Outcome outcome, const Session *session, const Request *request)
 			break;
 	}
 	elog(ERROR, "outcome %d is no error", (int) outcome);
+}
+
+/* Raise every outcome but success, first or repeated. */
+void
+raise_unless_done(Outcome outcome, const Session *session,
+				  const Request *request)
+{
+	if (outcome != OUTCOME_ADVANCED && outcome != OUTCOME_REPLAYED)
+		raise_outcome(outcome, session, request);
 }

@@ -26,5 +26,7 @@
 extern const char *shown_id(const text *upload_id);
 pg_noreturn extern void raise_outcome(Outcome outcome, const Session *session,
 									  const Request *request);
+extern void raise_unless_done(Outcome outcome, const Session *session,
+							  const Request *request);
 
 #endif							/* VALI_BLOB_ERRORS_H */

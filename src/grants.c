@@ -23,8 +23,9 @@
 
 PG_FUNCTION_INFO_V1(vali_blob_grant_upload_access);
 PG_FUNCTION_INFO_V1(vali_blob_revoke_upload_access);
+PG_FUNCTION_INFO_V1(vali_blob_grant_schema_usage);
 
-/* Every function of ours but those that are for administrators. */
+/* Every function of ours but those for administrators and for monitoring. */
 static Statement client_functions = {
 	.text = "SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I(%s)', "
 	"n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)), ', ') "
@@ -38,19 +39,8 @@ static Statement client_functions = {
 	"JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace "
 	"WHERE e.extname OPERATOR(pg_catalog.=) 'vali_blob' "
 	"AND p.proname OPERATOR(pg_catalog.<>) ALL "
-	"('{grant_upload_access,revoke_upload_access,start_sweeper}'::pg_catalog.name[])",
+	"('{grant_upload_access,revoke_upload_access,start_sweeper,sweeper_status}'::pg_catalog.name[])",
 };
-
-/* Run a command that has no result. */
-static void
-run_utility(const char *command)
-{
-	int			code = SPI_execute(command, false, 0);
-
-	if (code != SPI_OK_UTILITY)
-		elog(ERROR, "could not run \"%s\": %s", command,
-			 SPI_result_code_string(code));
-}
 
 /* Grant or revoke all that a client role needs. */
 static void
@@ -70,16 +60,14 @@ change_access(FunctionCallInfo fcinfo, const char *verb, const char *preposition
 	role = quote_identifier(NameStr(*PG_GETARG_NAME(0)));
 
 	spi_open();
-	run_utility(psprintf("%s USAGE ON SCHEMA %s %s %s", verb,
+	spi_utility(psprintf("%s USAGE ON SCHEMA %s %s %s", verb,
 						 catalog_get()->schema, preposition, role));
 	tables = expand_schema("@.upload_session, @.upload_reclaim");
-	run_utility(psprintf("%s SELECT, INSERT, UPDATE, DELETE ON TABLE %s %s %s",
+	spi_utility(psprintf("%s SELECT, INSERT, UPDATE, DELETE ON TABLE %s %s %s",
 						 verb, tables, preposition, role));
-	run_utility(psprintf("%s SELECT ON TABLE %s %s %s", verb,
-						 expand_schema("@.upload_stats"), preposition, role));
 	statement_run(&client_functions, NULL, NULL, false);
 	functions = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	run_utility(psprintf("%s EXECUTE ON FUNCTION %s %s %s", verb, functions,
+	spi_utility(psprintf("%s EXECUTE ON FUNCTION %s %s %s", verb, functions,
 						 preposition, role));
 	spi_close();
 }
@@ -97,5 +85,16 @@ Datum
 vali_blob_revoke_upload_access(PG_FUNCTION_ARGS)
 {
 	change_access(fcinfo, "REVOKE", "FROM");
+	PG_RETURN_VOID();
+}
+
+/* Let monitoring roles use the schema, while the extension is created. */
+Datum
+vali_blob_grant_schema_usage(FunctionCallInfo fcinfo pg_attribute_unused())
+{
+	spi_open();
+	spi_utility(psprintf("GRANT USAGE ON SCHEMA %s TO pg_monitor",
+						 catalog_get()->schema));
+	spi_close();
 	PG_RETURN_VOID();
 }

@@ -58,6 +58,9 @@
  */
 #define BUSY_DELAY 1
 
+/* Milliseconds after which a worker makes way for other databases. */
+#define VISIT_DURATION 10000
+
 /* Milliseconds after which a worker that does not come back is ended. */
 #define VISIT_TIMEOUT 60000
 
@@ -67,6 +70,7 @@ typedef struct DatabasePlan
 	Oid			database;
 	TimestampTz last_visit;		/* 0: none yet */
 	int			delay;			/* seconds until the next one */
+	bool		has_backlog;	/* come back earlier, when no other is due */
 	int			failures;		/* in a row */
 	int			busy_delay;		/* the next one, if it is busy again */
 	uint64		round;			/* in which the database was last seen */
@@ -259,6 +263,36 @@ delay_after_failure(DatabasePlan *plan)
 	return sweep_interval_setting << plan->failures;
 }
 
+/* Say in how many milliseconds a database is due; a clock set back counts. */
+static int64
+time_left(const DatabasePlan *plan)
+{
+	int64		passed = (GetCurrentTimestamp() - plan->last_visit) / 1000;
+
+	if (passed < 0)
+		return 0;
+	return Max(plan->delay * INT64CONST(1000) - passed, 0);
+}
+
+/*
+ * How many milliseconds a worker may take in a database: it makes way when
+ * another one is due, so that a backlog in one of them does not keep the
+ * sessions of others from expiring.
+ */
+static int64
+visit_duration(const DatabasePlan *visited)
+{
+	int64		duration = VISIT_DURATION;
+	ListCell   *cell;
+
+	foreach(cell, plans)
+	{
+		if (lfirst(cell) != visited)
+			duration = Min(duration, time_left(lfirst(cell)));
+	}
+	return duration;
+}
+
 /* Visit a database, and say in how many seconds to come back. */
 static int
 visit(DatabasePlan *plan)
@@ -266,9 +300,10 @@ visit(DatabasePlan *plan)
 	int			interval;
 	VisitResult result;
 
+	plan->has_backlog = false;
 	if (!is_free(plan->database))
 		return delay_while_busy(plan);
-	sweeper_begin_visit(plan->database);
+	sweeper_begin_visit(plan->database, visit_duration(plan));
 	if (!send_worker(plan->database))
 		return sweep_interval_setting;
 
@@ -282,22 +317,10 @@ visit(DatabasePlan *plan)
 	if (result == VISIT_DIED || result == VISIT_FAILED)
 		return delay_after_failure(plan);
 	plan->failures = 0;
-	if (result == VISIT_UNFINISHED)
-		return 0;
+	plan->has_backlog = result == VISIT_UNFINISHED;
 	if (result == VISIT_ABSENT)
 		return Min(sweep_interval_setting * ABSENT_FACTOR, ABSENT_MAX_DELAY);
 	return interval;
-}
-
-/* Say in how many milliseconds a database is due; a clock set back counts. */
-static int64
-time_left(const DatabasePlan *plan)
-{
-	int64		passed = (GetCurrentTimestamp() - plan->last_visit) / 1000;
-
-	if (passed < 0)
-		return 0;
-	return Max(plan->delay * INT64CONST(1000) - passed, 0);
 }
 
 /* Visit the databases whose time has come; say when the next one's comes. */
@@ -311,12 +334,13 @@ make_round(void)
 	{
 		DatabasePlan *plan = lfirst(cell);
 
-		if (time_left(plan) == 0 && !ShutdownRequestPending)
+		if ((plan->has_backlog || time_left(plan) == 0) &&
+			!ShutdownRequestPending)
 		{
 			plan->delay = visit(plan);
 			plan->last_visit = GetCurrentTimestamp();
 		}
-		next = Min(next, time_left(plan));
+		next = plan->has_backlog ? 0 : Min(next, time_left(plan));
 	}
 	return next;
 }

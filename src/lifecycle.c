@@ -32,12 +32,18 @@
  */
 #define DEADLINE_SLACK_DIVISOR 16.0
 
-/* Tell whether the stored status is one that chunks may still come for. */
+/* May chunks still come for a session of this status? */
+bool
+status_is_live(SessionStatus status)
+{
+	return status == STATUS_PENDING || status == STATUS_IN_PROGRESS;
+}
+
+/* Is the stored status a live one? */
 bool
 session_is_live(const Session *session)
 {
-	return session->status == STATUS_PENDING ||
-		session->status == STATUS_IN_PROGRESS;
+	return status_is_live(session->status);
 }
 
 /* Tell whether a live session has run out of time. */
@@ -66,7 +72,8 @@ session_is_ready(const Session *session, TimestampTz now)
 bool
 session_is_purgeable(const Session *session, TimestampTz now)
 {
-	return !session_is_live(session) && session->expires_at <= now;
+	return !session_is_live(session) && session->status != STATUS_OTHER &&
+		session->expires_at <= now;
 }
 
 /* Tell whether a caller that names this owner may know of the session. */
@@ -114,6 +121,14 @@ set_expires_at(Session *session, TimestampTz expires_at)
 	mark_changed(session, COLUMN_EXPIRES_AT);
 }
 
+/* Set the time of the last change. */
+static void
+set_updated_at(Session *session, TimestampTz now)
+{
+	session->updated_at = now;
+	mark_changed(session, COLUMN_UPDATED_AT);
+}
+
 /* Merge a request's provider_data, if it brings any. */
 static void
 merge_provider_data(Session *session, const Request *request)
@@ -149,9 +164,7 @@ deadline_with_slack(TimestampTz promised, const Interval *ttl)
 static void
 touch(Session *session, TimestampTz now)
 {
-	session->updated_at = now;
-	mark_changed(session, COLUMN_UPDATED_AT);
-
+	set_updated_at(session, now);
 	if (session->ttl != NULL)
 	{
 		TimestampTz promised = later(now, session->ttl);
@@ -166,8 +179,7 @@ static void
 end_session(Session *session, SessionStatus status, TimestampTz now)
 {
 	set_status(session, status);
-	session->updated_at = now;
-	mark_changed(session, COLUMN_UPDATED_AT);
+	set_updated_at(session, now);
 	set_expires_at(session, retention_setting < 0 ? EXPIRES_NEVER :
 				   TimestampTzPlusMilliseconds(now, retention_setting * INT64CONST(1000)));
 	session->died = status != STATUS_COMPLETE;
@@ -180,6 +192,7 @@ judge_alive(const Session *session, TimestampTz now)
 	switch (session_shown_status(session, now))
 	{
 		case STATUS_ABORTED:
+		case STATUS_OTHER:
 			return OUTCOME_ENDED;
 		case STATUS_EXPIRED:
 			return OUTCOME_EXPIRED;
@@ -298,25 +311,34 @@ session_merge(Session *session, const Request *request, TimestampTz now)
 	return OUTCOME_ADVANCED;
 }
 
-/* Complete a session whose bytes have all arrived. */
+/*
+ * Complete a session whose bytes have all arrived.  One that was completed
+ * without a result, by a final chunk say, takes the first one that is brought
+ * later.
+ */
 Outcome
 session_complete(Session *session, const Request *request, TimestampTz now)
 {
 	Outcome		alive = judge_alive(session, now);
+	bool		is_complete = session->status == STATUS_COMPLETE;
+	bool		brings_result = request->result != NULL && session->result == NULL;
 
 	if (alive != OUTCOME_ADVANCED)
 		return alive;
-	if (session->status == STATUS_COMPLETE)
+	if (is_complete && !brings_result)
 		return OUTCOME_REPLAYED;
 	if (session->uploaded_bytes != session->total_size)
 		return OUTCOME_INCOMPLETE;
 
-	if (request->result != NULL)
+	if (brings_result)
 	{
 		session->result = request->result;
 		mark_changed(session, COLUMN_RESULT);
 	}
-	end_session(session, STATUS_COMPLETE, now);
+	if (is_complete)
+		set_updated_at(session, now);
+	else
+		end_session(session, STATUS_COMPLETE, now);
 	return OUTCOME_ADVANCED;
 }
 
@@ -331,6 +353,7 @@ session_abort(Session *session, const Request *request, TimestampTz now)
 		case STATUS_EXPIRED:
 			return OUTCOME_EXPIRED;
 		case STATUS_COMPLETE:
+		case STATUS_OTHER:
 			return OUTCOME_ENDED;
 		default:
 			break;

@@ -11,6 +11,7 @@
 #include "session.h"
 
 /* questions */
+extern bool status_is_live(SessionStatus status);
 extern bool session_is_live(const Session *session);
 extern bool session_is_ready(const Session *session, TimestampTz now);
 extern bool session_is_purgeable(const Session *session, TimestampTz now);

@@ -66,11 +66,14 @@ show(ReturnSetInfo *rsinfo, const Session *session, Datum row, TimestampTz now)
 Datum
 vali_blob_get_upload(PG_FUNCTION_ARGS)
 {
-	text	   *upload_id = required_text(fcinfo, 0, "upload_id");
-	text	   *owner = checked_owner(fcinfo, 1, upload_id);
+	text	   *upload_id;
+	text	   *owner;
 	Store		store;
 	Session		session;
 
+	check_unknown_arguments(fcinfo, 2);
+	upload_id = required_text(fcinfo, 0, "upload_id");
+	owner = checked_owner(fcinfo, 1, upload_id);
 	InitMaterializedSRF(fcinfo, 0);
 	store_open(&store, AccessShareLock);
 	if (store_read(&store, upload_id, &session) &&
@@ -108,9 +111,11 @@ show_matching(ReturnSetInfo *rsinfo, Portal portal, const text *owner,
 Datum
 vali_blob_get_uploads(PG_FUNCTION_ARGS)
 {
-	text	   *owner = checked_owner(fcinfo, 1, NULL);
+	text	   *owner;
 	Datum		ids;
 
+	check_unknown_arguments(fcinfo, 2);
+	owner = checked_owner(fcinfo, 1, NULL);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -144,11 +149,11 @@ add_condition(Listing *listing, const char *condition, Oid type, Datum value)
  * session_shown_status() says, in terms that an index can serve.
  */
 static void
-add_status_condition(Listing *listing, SessionStatus shown, TimestampTz now)
+add_status_condition(Listing *listing, Datum shown, TimestampTz now)
 {
 	const char *condition;
 
-	switch (shown)
+	switch (status_from_datum(shown))
 	{
 		case STATUS_EXPIRED:
 			condition = "(this_session.status OPERATOR(pg_catalog.=) 'expired' "
@@ -168,7 +173,7 @@ add_status_condition(Listing *listing, SessionStatus shown, TimestampTz now)
 			break;
 		default:
 			add_condition(listing, "this_session.status OPERATOR(pg_catalog.=) $%d",
-						  catalog_get()->status_type, status_to_datum(shown));
+						  catalog_get()->status_type, shown);
 			return;
 	}
 	add_condition(listing, condition, TIMESTAMPTZOID, TimestampTzGetDatum(now));
@@ -202,7 +207,7 @@ collect_conditions(FunctionCallInfo fcinfo, text *owner, TimestampTz now,
 		add_condition(listing, "this_session.path OPERATOR(pg_catalog.^@) $%d",
 					  TEXTOID, PG_GETARG_DATUM(1));
 	if (!PG_ARGISNULL(2))
-		add_status_condition(listing, status_from_datum(PG_GETARG_DATUM(2)), now);
+		add_status_condition(listing, PG_GETARG_DATUM(2), now);
 	if (!PG_ARGISNULL(3))
 		add_condition(listing, "this_session.updated_at OPERATOR(pg_catalog.<=) $%d",
 					  TIMESTAMPTZOID,
@@ -222,13 +227,16 @@ collect_conditions(FunctionCallInfo fcinfo, text *owner, TimestampTz now,
 Datum
 vali_blob_list_uploads(PG_FUNCTION_ARGS)
 {
-	text	   *owner = checked_owner(fcinfo, 0, NULL);
-	int32		max_rows = positive_count(fcinfo, 4, "max_rows");
+	text	   *owner;
+	int32		max_rows;
 	TimestampTz now = GetCurrentTimestamp();
 	MemoryContext caller = CurrentMemoryContext;
 	Listing		listing = {0};
 	Portal		portal;
 
+	check_unknown_arguments(fcinfo, 6);
+	owner = checked_owner(fcinfo, 0, NULL);
+	max_rows = positive_count(fcinfo, 4, "max_rows");
 	initStringInfo(&listing.query);
 	appendStringInfoString(&listing.query,
 						   "SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session");

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * reclaim.c
- *		The queue of what dead uploads have left in storage.
+ *		The queue of the orphaned storage of aborted and expired uploads.
  *
  * A row is due while claimed_until is null or has passed.  Claiming it pushes
  * claimed_until to the end of the lease, failing it to the end of a delay;
@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "arguments.h"
+#include "errors.h"
 #include "reclaim.h"
 #include "row.h"
 #include "settings.h"
@@ -28,6 +29,20 @@
 PG_FUNCTION_INFO_V1(vali_blob_claim_reclaims);
 PG_FUNCTION_INFO_V1(vali_blob_finish_reclaim);
 PG_FUNCTION_INFO_V1(vali_blob_fail_reclaim);
+
+static Statement enqueue = {
+	.text = "INSERT INTO @.upload_reclaim "
+	"(upload_id, owner, bucket, path, provider_data, reason) "
+	"VALUES ($1, $2, $3, $4, $5, $6)",
+	.nargs = 6,
+	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, InvalidOid},
+};
+
+/* The columns that enqueue takes, in its order. */
+static const SessionColumn enqueued[] = {
+	COLUMN_UPLOAD_ID, COLUMN_OWNER, COLUMN_BUCKET, COLUMN_PATH,
+	COLUMN_PROVIDER_DATA, COLUMN_STATUS
+};
 
 /* The index expression that orders the queue: never claimed comes first. */
 #define DUE_AT \
@@ -71,6 +86,24 @@ static Statement purge = {
 	"ORDER BY r.enqueued_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
 	.nargs = 2, .argtypes = {TIMESTAMPTZOID, INT8OID},
 };
+
+/* Queue the orphaned storage of a session that was aborted or has expired. */
+void
+enqueue_reclaim(Store *store, const Session *session)
+{
+	Datum		values[lengthof(enqueued)];
+	bool		nulls[lengthof(enqueued)];
+
+	store_use_sql(store);
+	session_values(session, enqueued, lengthof(enqueued), values, nulls);
+	statement_run(&enqueue, values, nulls, false);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("what upload \"%s\" left in storage was not queued",
+						shown_id(session->upload_id)),
+				 errhint("A trigger, a rule or a policy on table upload_reclaim suppressed the row.")));
+}
 
 /* Get how long a claim is to last. */
 static Interval *
@@ -141,6 +174,7 @@ vali_blob_claim_reclaims(PG_FUNCTION_ARGS)
 	int32		max_rows;
 
 	PreventCommandIfReadOnly("claim_reclaims()");
+	check_unknown_arguments(fcinfo, 2);
 	max_rows = positive_count(fcinfo, 0, "max_rows");
 	until = DirectFunctionCall2(timestamptz_pl_interval,
 								TimestampTzGetDatum(now),
@@ -185,6 +219,7 @@ vali_blob_finish_reclaim(PG_FUNCTION_ARGS)
 	Datum		values[1];
 
 	PreventCommandIfReadOnly("finish_reclaim()");
+	check_unknown_arguments(fcinfo, 1);
 	values[0] = get_id(fcinfo, 0);
 	PG_RETURN_BOOL(change_row(&finish, values, NULL));
 }
@@ -197,6 +232,7 @@ vali_blob_fail_reclaim(PG_FUNCTION_ARGS)
 	bool		nulls[3] = {false, PG_ARGISNULL(1), false};
 
 	PreventCommandIfReadOnly("fail_reclaim()");
+	check_unknown_arguments(fcinfo, 2);
 	values[0] = get_id(fcinfo, 0);
 	values[1] = nulls[1] ? (Datum) 0 : PG_GETARG_DATUM(1);
 	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());

@@ -1,15 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * reclaim.h
- *		The queue of what dead uploads have left in storage.
+ *		The queue of the orphaned storage of aborted and expired uploads.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef VALI_BLOB_RECLAIM_H
 #define VALI_BLOB_RECLAIM_H
 
-#include "datatype/timestamp.h"
+#include "store.h"
 
+extern void enqueue_reclaim(Store *store, const Session *session);
 extern int64 purge_reclaims(TimestampTz now, int64 limit);
 
 #endif							/* VALI_BLOB_RECLAIM_H */

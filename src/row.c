@@ -27,7 +27,7 @@ static const struct
 	const char *name;
 	Oid			type;
 	bool		nullable;
-}			columns[COLUMN_COUNT] =
+}			column_table[COLUMN_COUNT] =
 {
 	[COLUMN_ID] = {"id", INT8OID, false},
 	[COLUMN_UPLOAD_ID] = {"upload_id", TEXTOID, false},
@@ -52,14 +52,14 @@ static const struct
 const char *
 column_name(SessionColumn column)
 {
-	return columns[column].name;
+	return column_table[column].name;
 }
 
 /* The type of a column's values; InvalidOid for upload_status. */
 Oid
 column_type(SessionColumn column)
 {
-	return columns[column].type;
+	return column_table[column].type;
 }
 
 /* Find a column by its name, and see that it is what we take it for. */
@@ -89,7 +89,7 @@ column_index(TupleDesc desc, SessionColumn column)
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("table upload_session has no column \"%s\"",
 					column_name(column)),
-			 errhint("Rename the column back, or create the extension again.")));
+			 errhint("If it was renamed, rename it back.  Creating the extension again would drop all sessions.")));
 }
 
 /*
@@ -156,6 +156,7 @@ set_field(Session *s, SessionColumn column, Datum value, bool is_null)
 			break;
 		case COLUMN_STATUS:
 			s->status = status_from_datum(value);
+			s->other_status = DatumGetObjectId(value);
 			break;
 		case COLUMN_CONTENT_TYPE:
 			s->content_type = text_or_null(value, is_null);
@@ -247,6 +248,15 @@ session_value(const Session *s, SessionColumn column, bool *is_null)
 	return PointerGetDatum(pointer);
 }
 
+/* The values of some fields of a Session. */
+void
+session_values(const Session *session, const SessionColumn *columns, int count,
+			   Datum *values, bool *nulls)
+{
+	for (int i = 0; i < count; i++)
+		values[i] = session_value(session, columns[i], &nulls[i]);
+}
+
 /* Fill a Session from the columns of a row; they share their memory. */
 void
 values_to_session(const Datum *values, const bool *nulls, const int *map,
@@ -257,7 +267,7 @@ values_to_session(const Datum *values, const bool *nulls, const int *map,
 	{
 		int			i = map[column];
 
-		if (nulls[i] && !columns[column].nullable)
+		if (nulls[i] && !column_table[column].nullable)
 			ereport(ERROR,
 					(errcode(ERRCODE_NOT_NULL_VIOLATION),
 					 errmsg("column \"%s\" of table upload_session is null",
@@ -311,6 +321,78 @@ row_return(ReturnSetInfo *rsinfo, Datum row)
 		MemoryContextSwitchTo(caller);
 	}
 	tuplestore_puttuple(rsinfo->setResult, &tuple);
+}
+
+/* Give a row the columns that a query expects, of the same types. */
+static Datum
+fit_row(HeapTupleHeader header, TupleDesc desc, TupleDesc expected)
+{
+	HeapTupleData tuple = {
+		.t_len = HeapTupleHeaderGetDatumLength(header),
+		.t_data = header,
+	};
+	int			natts = Max(desc->natts, expected->natts);
+	Datum	   *values = palloc0(natts * sizeof(Datum));
+	bool	   *nulls = palloc(natts * sizeof(bool));
+
+	memset(nulls, true, natts * sizeof(bool));
+	heap_deform_tuple(&tuple, desc, values, nulls);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped)
+			nulls[i] = true;
+	}
+
+	/* as a record, since the row type has other columns by now */
+	expected = CreateTupleDescCopy(expected);
+	expected->tdtypeid = RECORDOID;
+	expected->tdtypmod = -1;
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(expected), values,
+											 nulls));
+}
+
+/*
+ * Return a row from a function that returns one, not a set.
+ *
+ * A query that reads the function in FROM expects the columns that the type
+ * had when the query began.  Columns may have been added or dropped since,
+ * while we waited for a lock, and the executor refuses a row that differs.  So
+ * such a row is given the columns that the query expects: it cannot refer to
+ * added ones, and dropped ones are null.
+ */
+Datum
+row_result(FunctionCallInfo fcinfo, Datum row)
+{
+	const ReturnSetInfo *rsinfo = (const ReturnSetInfo *) fcinfo->resultinfo;
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	TupleDesc	expected;
+	TupleDesc	desc;
+	bool		has_other_columns;
+	bool		has_other_types = false;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		rsinfo->expectedDesc == NULL)
+		return row;
+	expected = rsinfo->expectedDesc;
+	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+								  HeapTupleHeaderGetTypMod(header));
+	has_other_columns = desc->natts != expected->natts;
+	for (int i = 0; i < Min(desc->natts, expected->natts); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Form_pg_attribute wanted = TupleDescAttr(expected, i);
+
+		if (att->attisdropped != wanted->attisdropped)
+			has_other_columns = true;
+		else if (!att->attisdropped && att->atttypid != wanted->atttypid)
+			has_other_types = true;
+	}
+
+	/* of a type that has changed the executor says so better */
+	if (has_other_columns && !has_other_types)
+		row = fit_row(header, desc, expected);
+	ReleaseTupleDesc(desc);
+	return row;
 }
 
 /* Copy a row, showing another status than the stored one. */

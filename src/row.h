@@ -9,6 +9,7 @@
 #define VALI_BLOB_ROW_H
 
 #include "access/tupdesc.h"
+#include "fmgr.h"
 #include "nodes/execnodes.h"
 
 #include "session.h"
@@ -21,7 +22,11 @@ extern void values_to_session(const Datum *values, const bool *nulls,
 							  const int *map, Session *session);
 extern Datum session_value(const Session *session, SessionColumn column,
 						   bool *is_null);
+extern void session_values(const Session *session,
+						   const SessionColumn *columns, int count,
+						   Datum *values, bool *nulls);
 extern void row_return(ReturnSetInfo *rsinfo, Datum row);
+extern Datum row_result(FunctionCallInfo fcinfo, Datum row);
 extern Datum row_with_status(Datum row, SessionStatus status);
 
 #endif							/* VALI_BLOB_ROW_H */

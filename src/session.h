@@ -22,7 +22,8 @@ typedef enum SessionStatus
 	STATUS_IN_PROGRESS,
 	STATUS_COMPLETE,
 	STATUS_ABORTED,
-	STATUS_EXPIRED
+	STATUS_EXPIRED,
+	STATUS_OTHER				/* one that a later version has added */
 } SessionStatus;
 
 #define STATUS_COUNT (STATUS_EXPIRED + 1)
@@ -91,6 +92,7 @@ typedef struct Session
 	int64		total_size;
 	int64		uploaded_bytes;
 	SessionStatus status;
+	Oid			other_status;	/* the label, where it is STATUS_OTHER */
 	struct varlena *metadata;
 	struct varlena *provider_data;
 	struct varlena *result;

@@ -152,6 +152,19 @@ statement_run(Statement *statement, const Datum *values, const bool *nulls,
 	MemoryContextSwitchTo(caller);
 }
 
+/* Run a command that has no result, such as GRANT. */
+void
+spi_utility(const char *command)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	int			code = SPI_execute(command, false, 0);
+
+	if (code != SPI_OK_UTILITY)
+		elog(ERROR, "could not run \"%s\": %s", command,
+			 SPI_result_code_string(code));
+	MemoryContextSwitchTo(caller);
+}
+
 /* Open a cursor on a statement that takes no nulls. */
 Portal
 statement_open(Statement *statement, const Datum *values, bool read_only)

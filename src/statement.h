@@ -27,6 +27,7 @@ typedef struct Statement
 
 extern void spi_open(void);
 extern void spi_close(void);
+extern void spi_utility(const char *command);
 extern ErrorData *in_subtransaction(void (*task) (void *), void *argument);
 extern char *expand_schema(const char *text);
 extern void statement_run(Statement *statement, const Datum *values,

@@ -13,7 +13,6 @@
  */
 #include "postgres.h"
 
-#include "json.h"
 #include "statement.h"
 #include "store.h"
 #include "store_direct.h"
@@ -36,9 +35,9 @@ store_close(Store *store)
 	direct_close(store);
 }
 
-/* Turn to SQL. */
-static void
-use_sql(Store *store)
+/* Connect to SPI, unless that was done, until store_close(). */
+void
+store_use_sql(Store *store)
 {
 	if (!store->connected)
 		spi_open();
@@ -52,7 +51,7 @@ store_read(Store *store, const text *upload_id, Session *session)
 {
 	if (direct_read(store, upload_id, session))
 		return true;
-	use_sql(store);
+	store_use_sql(store);
 	return sql_read(upload_id, false, session);
 }
 
@@ -60,7 +59,7 @@ store_read(Store *store, const text *upload_id, Session *session)
 bool
 store_read_latest(Store *store, const text *upload_id, Session *session)
 {
-	use_sql(store);
+	store_use_sql(store);
 	return sql_read(upload_id, true, session);
 }
 
@@ -70,7 +69,7 @@ store_lock(Store *store, const text *upload_id, LockWait wait, Session *session)
 {
 	if (direct_lock(store, upload_id, wait, session))
 		return LOCK_TAKEN;
-	use_sql(store);
+	store_use_sql(store);
 	return sql_lock(upload_id, wait, session);
 }
 
@@ -78,28 +77,18 @@ store_lock(Store *store, const text *upload_id, LockWait wait, Session *session)
 void
 store_insert(Store *store, Session *session)
 {
-	use_sql(store);
+	store_use_sql(store);
 	sql_insert(session);
 }
 
-/*
- * Write a changed session back, and with it what follows from the change: what
- * a dead session has left in storage, if it has left anything, is queued.
- */
+/* Write a changed session. */
 void
 store_write(Store *store, Session *session)
 {
-	bool		died = session->died;
-
 	if (!direct_write(store, session))
 	{
-		use_sql(store);
+		store_use_sql(store);
 		sql_write(session);
-	}
-	if (died && !json_is_empty(session->provider_data))
-	{
-		use_sql(store);
-		sql_enqueue_remains(session);
 	}
 }
 
@@ -107,7 +96,7 @@ store_write(Store *store, Session *session)
 void
 store_delete(Store *store, const Session *session)
 {
-	use_sql(store);
+	store_use_sql(store);
 	sql_delete(session);
 }
 

@@ -16,6 +16,7 @@
 #define VALI_BLOB_STORE_H
 
 #include "executor/tuptable.h"
+#include "storage/lockdefs.h"
 #include "utils/array.h"
 #include "utils/portal.h"
 #include "utils/relcache.h"
@@ -46,6 +47,7 @@ typedef struct Store
 } Store;
 
 extern void store_open(Store *store, LOCKMODE lockmode);
+extern void store_use_sql(Store *store);
 extern void store_close(Store *store);
 
 /* Find a session as the calling query sees it, or as it is right now. */

@@ -54,6 +54,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "funcapi.h"
@@ -318,10 +319,10 @@ is_way_open(const Store *store)
 }
 
 /*
- * Tell whether the user may do to the whole table what SQL would have to do;
- * if not, privileges on columns may still let SQL.  That he may use the schema
- * has been seen when he called the function in it.  A module that wants to see
- * permissions checked, for auditing say, must see SQL.
+ * May the user do to the whole table what SQL would have to do?  If not, SQL
+ * decides: privileges on columns may suffice.  That includes USAGE on the
+ * schema, which nobody else has checked where our function is called through
+ * a view or a function in another schema.
  */
 static bool
 may_access(Relation rel, LOCKMODE lockmode)
@@ -329,7 +330,11 @@ may_access(Relation rel, LOCKMODE lockmode)
 	AclMode		mode = lockmode == AccessShareLock ? ACL_SELECT :
 		ACL_SELECT | ACL_UPDATE;
 
-	return ExecutorCheckPerms_hook == NULL &&
+	/* a module that checks permissions, for auditing say, must see SQL */
+	if (ExecutorCheckPerms_hook != NULL)
+		return false;
+	return object_aclcheck(NamespaceRelationId, RelationGetNamespace(rel),
+						   GetUserId(), ACL_USAGE) == ACLCHECK_OK &&
 		pg_class_aclmask(RelationGetRelid(rel), GetUserId(), mode,
 						 ACLMASK_ALL) == mode;
 }

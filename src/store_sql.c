@@ -32,6 +32,9 @@
 #include "store.h"
 #include "store_sql.h"
 
+/* What fits into an index tuple, however badly it compresses. */
+#define INDEXABLE_BYTES 2600
+
 #define SELECT_BY_UPLOAD_ID \
 	"SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session " \
 	"WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1"
@@ -87,20 +90,6 @@ static Statement delete_one = {
 	.text = "DELETE FROM @.upload_session AS this_session "
 	"WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1",
 	.nargs = 1, .argtypes = {TEXTOID},
-};
-
-static Statement enqueue_reclaim = {
-	.text = "INSERT INTO @.upload_reclaim "
-	"(upload_id, owner, bucket, path, provider_data, reason) "
-	"VALUES ($1, $2, $3, $4, $5, $6)",
-	.nargs = 6,
-	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, InvalidOid},
-};
-
-/* The columns that enqueue_reclaim takes, in its order. */
-static const SessionColumn enqueued[] = {
-	COLUMN_UPLOAD_ID, COLUMN_OWNER, COLUMN_BUCKET, COLUMN_PATH,
-	COLUMN_PROVIDER_DATA, COLUMN_STATUS
 };
 
 /* Take over the one row that a statement gave, if it gave one. */
@@ -176,15 +165,6 @@ sql_lock(const text *upload_id, LockWait wait, Session *session)
 	return locking.found ? LOCK_TAKEN : LOCK_MISSING;
 }
 
-/* Take the values of some columns from a Session. */
-static void
-collect_values(const Session *session, const SessionColumn *columns, int count,
-			   Datum *values, bool *nulls)
-{
-	for (int i = 0; i < count; i++)
-		values[i] = session_value(session, columns[i], &nulls[i]);
-}
-
 /*
  * Take over the row that a write gave.  If a trigger or a rule has swallowed
  * the write, nothing must be reported as done.
@@ -199,13 +179,27 @@ take_written(Session *session, const text *upload_id)
 				 errhint("A trigger, a rule or a policy on table upload_session suppressed the write.")));
 }
 
+/* Is a value too long for one of our own indexes, rather than another's? */
+static bool
+is_own_index_full(const ErrorData *error, const Session *session)
+{
+	/* what does not even make an index tuple is raised without a name */
+	if (error->constraint_name == NULL)
+		return VARSIZE_ANY_EXHDR(session->path) > INDEXABLE_BYTES ||
+			(session->owner != NULL &&
+			 VARSIZE_ANY_EXHDR(session->owner) > INDEXABLE_BYTES);
+	return strcmp(error->constraint_name, "upload_session_path_idx") == 0 ||
+		strcmp(error->constraint_name, "upload_session_owner_created_at_idx") == 0;
+}
+
 /*
- * Say of a duplicate key which upload it is, and of a value too long for an
- * index that it is too long; pass all other errors on.  How long is too long
- * depends on how well the value compresses.
+ * Raise the error of an INSERT: a duplicate key or a value too long for an
+ * index as what it means to the caller, all others as they are.  The former are
+ * raised anew, since their context would show our statement.  How long is too
+ * long depends on how well the value compresses.
  */
 pg_noreturn static void
-rethrow_naming_upload(MemoryContext context, const text *upload_id)
+raise_insert_error(MemoryContext context, const Session *session)
 {
 	ErrorData  *error;
 
@@ -215,20 +209,32 @@ rethrow_naming_upload(MemoryContext context, const text *upload_id)
 		error->constraint_name != NULL &&
 		strcmp(error->constraint_name, "upload_session_upload_id_key") == 0)
 	{
-		error->message = psprintf("upload \"%s\" exists already",
-								  shown_id(upload_id));
-		error->hint = "Choose another upload_id, or leave it out to get a random one.";
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("upload \"%s\" exists already",
+						shown_id(session->upload_id)),
+				 error->detail == NULL ? 0 :
+				 errdetail_internal("%s", error->detail),
+				 errhint("Choose another upload_id, or leave it out to get a random one."),
+				 err_generic_string(PG_DIAG_SCHEMA_NAME, error->schema_name),
+				 err_generic_string(PG_DIAG_TABLE_NAME, error->table_name),
+				 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
+									error->constraint_name)));
 	}
-	else if (error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+	if (error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
+		is_own_index_full(error, session))
 	{
-		error->sqlerrcode = ERRCODE_STRING_DATA_RIGHT_TRUNCATION;
-		error->detail = error->message;
-		error->message = psprintf("path or owner of upload \"%s\" is too long for an index",
-								  shown_id(upload_id));
-		error->hint = "Whatever fits into 2600 bytes can be indexed.";
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("path or owner of upload \"%s\" is too long for an index",
+						shown_id(session->upload_id)),
+				 errdetail_internal("%s", error->message),
+				 errhint("Whatever fits into %d bytes can be indexed.",
+						 INDEXABLE_BYTES)));
 	}
-	FlushErrorState();
-	ReThrowError(error);
+	PG_RE_THROW();
 }
 
 /* Insert a new session; the Session becomes the row as stored. */
@@ -240,14 +246,14 @@ sql_insert(Session *session)
 	Datum		values[lengthof(inserted)];
 	bool		nulls[lengthof(inserted)];
 
-	collect_values(session, inserted, lengthof(inserted), values, nulls);
+	session_values(session, inserted, lengthof(inserted), values, nulls);
 	PG_TRY();
 	{
 		statement_run(&insert_one, values, nulls, false);
 	}
 	PG_CATCH();
 	{
-		rethrow_naming_upload(context, upload_id);
+		raise_insert_error(context, session);
 	}
 	PG_END_TRY();
 	take_written(session, upload_id);
@@ -308,23 +314,6 @@ find_update(uint32 columns)
 	if (entry->statement.text == NULL)
 		make_update(&entry->statement, columns);
 	return &entry->statement;
-}
-
-/* Queue what a dead session has left in storage. */
-void
-sql_enqueue_remains(const Session *session)
-{
-	Datum		values[lengthof(enqueued)];
-	bool		nulls[lengthof(enqueued)];
-
-	collect_values(session, enqueued, lengthof(enqueued), values, nulls);
-	statement_run(&enqueue_reclaim, values, nulls, false);
-	if (SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-				 errmsg("what upload \"%s\" left in storage was not queued",
-						shown_id(session->upload_id)),
-				 errhint("A trigger, a rule or a policy on table upload_reclaim suppressed the row.")));
 }
 
 /*

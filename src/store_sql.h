@@ -16,6 +16,5 @@ extern LockResult sql_lock(const text *upload_id, LockWait wait,
 extern void sql_insert(Session *session);
 extern void sql_write(Session *session);
 extern void sql_delete(const Session *session);
-extern void sql_enqueue_remains(const Session *session);
 
 #endif							/* VALI_BLOB_STORE_SQL_H */

@@ -3,19 +3,18 @@
  * sweep.c
  *		Expiry and purge, in batches.
  *
- * Rows are found through the index on (status, expires_at), locked with SKIP
- * LOCKED, and judged again once locked: a chunk that arrives at the same time
- * either was first, and the session lives, or finds it expired.  Whatever
- * keeps a row locked keeps only that row from this pass.
+ * A pass scans the due sessions of each status through the index on (status,
+ * expires_at), and after them the old rows of the reclaim queue.  Rows are
+ * locked with SKIP LOCKED and judged again once locked: a chunk that arrives
+ * at the same time either was first, and the session lives, or finds it
+ * expired.  Since no row is waited for, two sweeps cannot deadlock with each
+ * other, nor a sweep with a chunk.
  *
- * Since no row is waited for, two sweeps cannot deadlock with each other, nor
- * a sweep with a chunk.
- *
- * A batch runs in a subtransaction.  If that fails, say by a trigger that
- * does not like one of the rows, the batch is done again with a subtransaction
- * for each row, and the rows that fail are left out of the rest of the pass.
- * That way a sound batch does not pay for a subtransaction a row, which would
- * also slow everybody else's snapshots down.
+ * A batch runs in a subtransaction.  If that fails, say because a trigger
+ * rejects one of the rows, the batch is run again with a subtransaction for
+ * each row, and the rows that fail are left out of the rest of the pass.  That
+ * way an ordinary batch does not pay for a subtransaction per row, which would
+ * also slow down the snapshots of all other backends.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,6 +32,7 @@
 #include "utils/timestamp.h"
 
 #include "arguments.h"
+#include "change.h"
 #include "errors.h"
 #include "lifecycle.h"
 #include "reclaim.h"
@@ -44,88 +44,124 @@
 PG_FUNCTION_INFO_V1(vali_blob_sweep_uploads);
 
 /*
- * The phases of a pass.  Expiry comes first, as clients and storage wait for
- * it; what expires in this pass is purged by a later one at the earliest.
+ * The order of the scans in a batch.  Expiry comes first, as clients and
+ * storage wait for it.
  */
-static const SessionStatus phases[] = {
+static const SessionStatus scan_order[] = {
 	STATUS_PENDING, STATUS_IN_PROGRESS,
 	STATUS_COMPLETE, STATUS_ABORTED, STATUS_EXPIRED
 };
 
-#define PHASE_RECLAIMS ((int) lengthof(phases))
-#define PHASE_OVER (PHASE_RECLAIMS + 1)
+StaticAssertDecl(lengthof(scan_order) == STATUS_COUNT,
+				 "every status needs a scan");
 
-/* What is to be done in a subtransaction of its own. */
-typedef struct Work
+typedef struct Batch
 {
 	SweepPass  *pass;
-	int64		max_rows;		/* of a batch */
+	int64		max_rows;
 	int64		duration;		/* milliseconds after which it ends; 0: any */
-	void		(*breathe) (void);	/* called after each row, if not NULL */
-	Session    *session;		/* that is due, and locked */
-} Work;
+	TimestampTz until;
+	void		(*delay_point) (void);	/* called after each row, if not NULL */
+	bool		per_row;		/* use a subtransaction for each row */
+} Batch;
 
-/* Begin a pass. */
+/* A row to be swept in a subtransaction of its own. */
+typedef struct RowTask
+{
+	SweepPass  *pass;
+	const Session *due;
+} RowTask;
+
+/* A number of rows of the reclaim queue to be dropped. */
+typedef struct ReclaimTask
+{
+	SweepPass  *pass;
+	int64		max_rows;
+} ReclaimTask;
+
+/*
+ * Begin a pass.  "positions" are what sweep_get_positions() has returned of
+ * one that did not come to its end; without them, all scans start from the
+ * beginning.
+ */
 void
-sweep_begin(SweepPass *pass)
+sweep_begin(SweepPass *pass, const TimestampTz *positions)
 {
 	memset(pass, 0, sizeof(SweepPass));
 	pass->start = GetCurrentTimestamp();
-	pass->position = DT_NOBEGIN;
+	for (int i = 0; i < STATUS_COUNT; i++)
+		pass->scans[i].position = positions == NULL ? DT_NOBEGIN : positions[i];
 }
 
-/* Let a pass that has just begun go on where another one has ended. */
-void
-sweep_resume(SweepPass *pass, int phase, TimestampTz position)
-{
-	pass->phase = phase;
-	pass->position = position;
-}
-
-/* Tell whether a pass has nothing left to do. */
+/* Is nothing left to do? */
 bool
 sweep_is_over(const SweepPass *pass)
 {
-	return pass->phase == PHASE_OVER;
-}
-
-/* Move to another place, where the rows that failed here are not met again. */
-static void
-move_to(SweepPass *pass, TimestampTz position)
-{
-	if (position == pass->position)
-		return;
-	pass->position = position;
-	pass->failed_count = 0;
+	for (int i = 0; i < STATUS_COUNT; i++)
+	{
+		if (!pass->scans[i].is_exhausted)
+			return false;
+	}
+	return pass->reclaims_done;
 }
 
 /*
- * Expire or purge a session, if it still is due.  It is locked already; locking
- * it once more gives the store its own hold on the row, and costs little.
+ * Where the next pass is to begin each scan.  One that was exhausted begins
+ * anew, to find the rows that were locked when it came by.
+ */
+void
+sweep_get_positions(const SweepPass *pass, TimestampTz *positions)
+{
+	for (int i = 0; i < STATUS_COUNT; i++)
+		positions[i] = pass->scans[i].is_exhausted ? DT_NOBEGIN :
+			pass->scans[i].position;
+}
+
+/* Move a scan on; the rows that failed are not met at another position. */
+static void
+move_to(SweepScan *scan, TimestampTz position)
+{
+	if (position == scan->position)
+		return;
+	scan->position = position;
+	scan->failed_count = 0;
+}
+
+/*
+ * Sweep a session that the cursor has locked.  Locking it once more gives the
+ * store its own hold on the row, and costs little.
  */
 static void
-sweep_session(void *argument)
+sweep_row(void *argument)
 {
-	Work	   *work = argument;
-	SweepPass  *pass = work->pass;
+	RowTask    *task = argument;
+	SweepPass  *pass = task->pass;
 	Store		store;
-	Session		session;
 
 	store_open(&store, RowExclusiveLock);
-	if (store_lock(&store, work->session->upload_id, LOCK_WAIT,
-				   &session) != LOCK_TAKEN)
-		 /* gone, with a trigger's help */ ;
-	else if (session_is_purgeable(&session, pass->start))
+	switch (sweep_session(&store, task->due->upload_id, pass->start))
 	{
-		store_delete(&store, &session);
-		pass->purged++;
-	}
-	else if (session_expire(&session, GetCurrentTimestamp()))
-	{
-		store_write(&store, &session);
-		pass->expired++;
+		case SWEEP_EXPIRED:
+			pass->done.expired++;
+			break;
+		case SWEEP_PURGED:
+			pass->done.purged++;
+			break;
+		case SWEEP_NOTHING:
+			break;
 	}
 	store_close(&store);
+}
+
+/* Drop old rows of the reclaim queue. */
+static void
+sweep_reclaims(void *argument)
+{
+	ReclaimTask *task = argument;
+	int64		dropped = purge_reclaims(task->pass->start, task->max_rows);
+
+	task->pass->done.reclaims_dropped += dropped;
+	task->pass->reclaims_done = dropped < task->max_rows;
 }
 
 /* Note that something could not be swept, and why. */
@@ -138,142 +174,148 @@ note_failure(SweepPass *pass, const char *what, const ErrorData *error)
 							 sizeof(pass->error) - 1)] = '\0';
 }
 
-/* Sweep a session without letting its failure spread. */
-static void
-sweep_session_carefully(void *argument)
-{
-	Work	   *work = argument;
-	SweepPass  *pass = work->pass;
-	ErrorData  *error = in_subtransaction(sweep_session, work);
-
-	if (error == NULL)
-		return;
-	pass->failed_ids[pass->failed_count++] = work->session->id;
-	note_failure(pass, psprintf("upload \"%s\"",
-								shown_id(work->session->upload_id)), error);
-}
-
-/* The rows that have failed at this place of the pass, as an array. */
+/* The rows that have failed at a scan's position, as an array. */
 static ArrayType *
-failed_ids(const SweepPass *pass)
+failed_ids(const SweepScan *scan)
 {
 	Datum		ids[SWEEP_MAX_FAILED_IDS];
 
-	for (int i = 0; i < pass->failed_count; i++)
-		ids[i] = Int64GetDatum(pass->failed_ids[i]);
-	return construct_array(ids, pass->failed_count, INT8OID, sizeof(int64),
+	for (int i = 0; i < scan->failed_count; i++)
+		ids[i] = Int64GetDatum(scan->failed_ids[i]);
+	return construct_array(ids, scan->failed_count, INT8OID, sizeof(int64),
 						   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
 }
 
 /*
- * Sweep due sessions of the current phase; when there are no more, or too many
- * have failed at one place, move on.  Returns how many were swept.
+ * Sweep sessions of one status that were due at a moment, from the scan's
+ * position on.  Returns how many were swept.  The scan is exhausted when there
+ * are no more.
  */
 static int64
-sweep_phase(const Work *batch, int64 max_rows, TimestampTz until,
-			void (*task) (void *))
+run_scan(const Batch *batch, SessionStatus status, TimestampTz due_at,
+		 int64 max_rows)
 {
 	SweepPass  *pass = batch->pass;
+	SweepScan  *scan = &pass->scans[status];
 	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob sweep",
-												  ALLOCSET_SMALL_SIZES);
-	Portal		portal = store_open_due(phases[pass->phase], pass->position,
-										pass->start, failed_ids(pass), max_rows);
+	MemoryContext row_context = AllocSetContextCreate(caller, "vali_blob sweep",
+													  ALLOCSET_SMALL_SIZES);
+	Portal		portal = store_open_due(status, scan->position, due_at,
+										failed_ids(scan), max_rows);
 	Session		session;
-	Work		work = {.pass = pass, .session = &session};
-	int64		failed_before = pass->failed;
-	int64		seen = 0;
+	RowTask		task = {.pass = pass, .due = &session};
+	int64		fetched = 0;
+	int64		failed = 0;
 	bool		in_time;
 
-	MemoryContextSwitchTo(scratch);
-	while ((in_time = GetCurrentTimestamp() < until) &&
-		   pass->failed_count < SWEEP_MAX_FAILED_IDS &&
+	MemoryContextSwitchTo(row_context);
+	while ((in_time = GetCurrentTimestamp() < batch->until) &&
+		   scan->failed_count < SWEEP_MAX_FAILED_IDS &&
 		   store_fetch(portal, &session))
 	{
+		ErrorData  *error = NULL;
+
 		CHECK_FOR_INTERRUPTS();
-		seen++;
-		move_to(pass, session.expires_at);
-		task(&work);
-		MemoryContextReset(scratch);
-		if (batch->breathe != NULL)
-			batch->breathe();
+		fetched++;
+		move_to(scan, session.expires_at);
+		if (batch->per_row)
+			error = in_subtransaction(sweep_row, &task);
+		else
+			sweep_row(&task);
+		if (error != NULL)
+		{
+			failed++;
+			scan->failed_ids[scan->failed_count++] = session.id;
+			note_failure(pass, psprintf("upload \"%s\"",
+										shown_id(session.upload_id)), error);
+		}
+		MemoryContextReset(row_context);
+		if (batch->delay_point != NULL)
+			batch->delay_point();
 	}
 	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(scratch);
+	MemoryContextDelete(row_context);
 	SPI_cursor_close(portal);
 
-	if (pass->failed_count == SWEEP_MAX_FAILED_IDS)
-		move_to(pass, pass->position + 1);
-	else if (in_time && seen < max_rows)
-	{
-		pass->phase++;
-		move_to(pass, DT_NOBEGIN);
-	}
-	return seen - (pass->failed - failed_before);
-}
-
-/* Remove old rows of the reclaim queue. */
-static void
-sweep_reclaims(void *argument)
-{
-	Work	   *work = argument;
-
-	if (purge_reclaims(work->pass->start, work->max_rows) < work->max_rows)
-		work->pass->phase = PHASE_OVER;
+	/* too many failures at one position: give the rest of it up */
+	if (scan->failed_count == SWEEP_MAX_FAILED_IDS)
+		move_to(scan, scan->position + 1);
+	else
+		scan->is_exhausted = in_time && fetched < max_rows;
+	return fetched - failed;
 }
 
 /*
- * Sweep phase by phase, until the batch is full or the pass is over.  Rows that
- * fail do not count, so that they cannot fill every batch for ever, but end the
- * batch when they are very many.
+ * Sweep until the batch is full or nothing is left.
+ *
+ * Every batch first expires what is due by now, even if an earlier one had
+ * nothing left to expire, so that expiry never waits for a backlog of purges.
+ * Purges concern what was due when the pass began, so that the pass ends.
+ *
+ * Rows that fail do not count, so that they cannot fill every batch, but end
+ * the batch when they are very many.
  */
 static void
-sweep_phases(Work *work, void (*task) (void *))
+run_batch(void *argument)
 {
-	SweepPass  *pass = work->pass;
-	int64		left = work->max_rows;
-	int64		max_failed = SWEEP_MAX_FAILURES + pass->failed;
-	TimestampTz until = work->duration == 0 ? DT_NOEND :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), work->duration);
+	Batch	   *batch = argument;
+	SweepPass  *pass = batch->pass;
+	int64		left = batch->max_rows;
+	int64		max_failed = pass->failed + SWEEP_MAX_FAILURES;
 
-	while (left > 0 && pass->failed < max_failed &&
-		   pass->phase < PHASE_RECLAIMS && GetCurrentTimestamp() < until)
-		left -= sweep_phase(work, left, until, task);
-	if (left > 0 && pass->phase == PHASE_RECLAIMS)
+	batch->until = batch->duration == 0 ? DT_NOEND :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), batch->duration);
+	for (int i = 0; i < (int) lengthof(scan_order); i++)
 	{
-		Work		rest = {.pass = pass, .max_rows = left};
-		ErrorData  *error = in_subtransaction(sweep_reclaims, &rest);
+		SweepScan  *scan = &pass->scans[scan_order[i]];
+		bool		is_expiry = status_is_live(scan_order[i]);
+		TimestampTz due_at = is_expiry ? GetCurrentTimestamp() : pass->start;
+
+		if (is_expiry)
+			scan->is_exhausted = false;
+		while (!scan->is_exhausted)
+		{
+			if (left <= 0 || pass->failed >= max_failed ||
+				GetCurrentTimestamp() >= batch->until)
+				return;
+			left -= run_scan(batch, scan_order[i], due_at, left);
+		}
+	}
+	if (left > 0 && !pass->reclaims_done)
+	{
+		ReclaimTask task = {.pass = pass, .max_rows = left};
+		ErrorData  *error = in_subtransaction(sweep_reclaims, &task);
 
 		if (error != NULL)
 		{
 			note_failure(pass, "reclaim queue", error);
-			pass->phase = PHASE_OVER;
+			pass->reclaims_done = true;
 		}
 	}
 }
 
-/* Sweep a batch as a whole. */
-static void
-sweep_together(void *argument)
-{
-	sweep_phases((Work *) argument, sweep_session);
-}
-
 /*
- * Sweep a batch of a pass, in the caller's transaction.  The plans must walk
- * the index in its order, however little the planner thinks there is to do:
- * gathering all that is due would cost the same again for each batch.
+ * Sweep a batch of a pass, in the caller's transaction: at most max_rows rows,
+ * and if duration is not 0, for about so many milliseconds.
  */
 void
 sweep_batch(SweepPass *pass, int64 max_rows, int64 duration,
-			void (*breathe) (void))
+			void (*delay_point) (void))
 {
-	MemoryContext caller = CurrentMemoryContext;
 	SweepPass  *before = palloc(sizeof(SweepPass));
-	Work		work = {.pass = pass, .max_rows = max_rows, .duration = duration,
-	.breathe = breathe};
+	Batch		batch = {
+		.pass = pass,
+		.max_rows = max_rows,
+		.duration = duration,
+		.delay_point = delay_point,
+	};
 	int			guc_level = NewGUCNestLevel();
 
+	/*
+	 * The plans must walk the index in its order, however few rows the planner
+	 * expects: sorting all that is due would cost the same again for each
+	 * batch.
+	 */
 	set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
 					  GUC_ACTION_SAVE, true, 0, false);
 	set_config_option("enable_bitmapscan", "off", PGC_USERSET, PGC_S_SESSION,
@@ -282,14 +324,14 @@ sweep_batch(SweepPass *pass, int64 max_rows, int64 duration,
 	spi_open();
 	if (InSecurityRestrictedOperation())
 	{
-		/* Deferred triggers would fire when we are superuser again. */
-		SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0);
-		MemoryContextSwitchTo(caller);
+		/* deferred triggers would fire when we are superuser again */
+		spi_utility("SET CONSTRAINTS ALL IMMEDIATE");
 	}
-	if (in_subtransaction(sweep_together, &work) != NULL)
+	if (in_subtransaction(run_batch, &batch) != NULL)
 	{
 		*pass = *before;
-		sweep_phases(&work, sweep_session_carefully);
+		batch.per_row = true;
+		run_batch(&batch);
 	}
 	spi_close();
 	AtEOXact_GUC(false, guc_level); /* what triggers have set, too */
@@ -303,16 +345,17 @@ vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 	int64		max_rows = sweep_batch_size_setting;
 	SweepPass  *pass = palloc(sizeof(SweepPass));
 	TupleDesc	desc;
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
 
 	PreventCommandIfReadOnly("sweep_uploads()");
+	check_unknown_arguments(fcinfo, 1);
 	if (!PG_ARGISNULL(0))
 		max_rows = positive_count(fcinfo, 0, "max_rows");
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "sweep_uploads() must return a row");
 
-	sweep_begin(pass);
+	sweep_begin(pass, NULL);
 	sweep_batch(pass, max_rows, 0, NULL);
 	if (pass->failed > 0)
 		ereport(WARNING,
@@ -320,8 +363,9 @@ vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 							   INT64_FORMAT " upload sessions could not be swept",
 							   (unsigned long) pass->failed, pass->failed),
 				 errdetail("The last of them was %s.", pass->error)));
-	values[0] = Int64GetDatum(pass->expired);
-	values[1] = Int64GetDatum(pass->purged);
+	values[0] = Int64GetDatum(pass->done.expired);
+	values[1] = Int64GetDatum(pass->done.purged);
+	values[2] = Int64GetDatum(pass->done.reclaims_dropped);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, nulls)));
 }

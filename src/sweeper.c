@@ -41,23 +41,15 @@ PG_FUNCTION_INFO_V1(vali_blob_announce_sweeper);
 #define SWEPT_DATABASES 128
 #define ERROR_BYTES 200
 
+/* The columns of sweeper_status(). */
+#define STATUS_COLUMNS 11
+
 /* A class of advisory locks that SQL cannot take. */
 #define START_LOCK_CLASS 86
 
-
-/* In this time a database's errors may fill so many lines of the log. */
+/* Log at most so many errors of one database in this period. */
 #define LOG_PERIOD_MSECS (60 * 60 * 1000)
 #define LOG_LINES_PER_PERIOD 10
-
-/* A class of advisory locks that SQL cannot take. */
-#define START_LOCK_CLASS 86
-
-
-/* An error of a database is logged no more often than this, ... */
-#define MSECS_BETWEEN_LOGGED_ERRORS (10 * 60 * 1000)
-
-/* ... and while it stays the same, no more often than this. */
-#define MSECS_BETWEEN_SAME_ERRORS (60 * 60 * 1000)
 
 /* What happened in one database. */
 typedef struct SweptDatabase
@@ -66,13 +58,9 @@ typedef struct SweptDatabase
 	TimestampTz last_used;
 	TimestampTz last_sweep;		/* when the last pass began; 0: none yet */
 	int64		last_duration;	/* microseconds */
-	int64		last_expired;
-	int64		last_purged;
-	int64		total_expired;
-	int64		total_purged;
-	bool		is_unfinished;	/* the last pass, which goes on there: */
-	int			phase;
-	TimestampTz position;
+	SweepCounts last;
+	SweepCounts total;
+	TimestampTz positions[STATUS_COUNT];	/* where the next pass begins */
 	TimestampTz last_error_at;	/* 0: none yet */
 	TimestampTz log_period_start;	/* 0: nothing was logged yet */
 	int			log_lines;		/* in that period */
@@ -84,6 +72,7 @@ typedef struct SharedState
 	LWLock		lock;			/* protects all that follows */
 	pid_t		launcher;		/* 0: none is running */
 	Oid			visited;		/* the database of the last visit */
+	int64		visit_duration; /* milliseconds it may take */
 	VisitResult visit_result;
 	int			visit_interval; /* that database's sweep_interval, in seconds */
 	SweptDatabase databases[SWEPT_DATABASES];
@@ -170,10 +159,11 @@ launcher_pid(void)
 
 /* Expect a report from a database; until it comes, the worker has died. */
 void
-sweeper_begin_visit(Oid database)
+sweeper_begin_visit(Oid database, int64 duration)
 {
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->visited = database;
+	shared->visit_duration = duration;
 	shared->visit_result = VISIT_DIED;
 	LWLockRelease(&shared->lock);
 }
@@ -192,6 +182,23 @@ sweeper_visit_result(int *interval)
 }
 
 /* ---------- for the worker ---------- */
+
+/*
+ * How many milliseconds the launcher has given this database.  The launcher
+ * may have given this worker up, and be waiting for another database now: then
+ * no more than one batch.
+ */
+int64
+sweeper_visit_duration(void)
+{
+	int64		duration;
+
+	attach();
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	duration = shared->visited == MyDatabaseId ? shared->visit_duration : 0;
+	LWLockRelease(&shared->lock);
+	return duration;
+}
 
 /* Report a visit; a report that nobody expects any more is dropped. */
 void
@@ -235,6 +242,8 @@ make_place(Oid database)
 		}
 		memset(place, 0, sizeof(SweptDatabase));
 		place->database = database;
+		for (int i = 0; i < STATUS_COUNT; i++)
+			place->positions[i] = DT_NOBEGIN;
 	}
 	place->last_used = GetCurrentTimestamp();
 	return place;
@@ -244,20 +253,15 @@ make_place(Oid database)
 void
 sweeper_begin_pass(SweepPass *pass)
 {
-	SweptDatabase *place;
-
 	attach();
-	sweep_begin(pass);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	place = make_place(MyDatabaseId);
-	if (place->is_unfinished)
-		sweep_resume(pass, place->phase, place->position);
+	sweep_begin(pass, make_place(MyDatabaseId)->positions);
 	LWLockRelease(&shared->lock);
 }
 
-/* Record how far a pass has come; expired and purged are new since last time. */
+/* Record how far a pass has come, and how far it was when last recorded. */
 void
-sweeper_record_sweep(const SweepPass *pass, int64 expired, int64 purged)
+sweeper_record_sweep(const SweepPass *pass, const SweepCounts *before)
 {
 	SweptDatabase *place;
 
@@ -266,13 +270,12 @@ sweeper_record_sweep(const SweepPass *pass, int64 expired, int64 purged)
 	place = make_place(MyDatabaseId);
 	place->last_sweep = pass->start;
 	place->last_duration = GetCurrentTimestamp() - pass->start;
-	place->last_expired = pass->expired;
-	place->last_purged = pass->purged;
-	place->is_unfinished = !sweep_is_over(pass);
-	place->phase = pass->phase;
-	place->position = pass->position;
-	place->total_expired += expired;
-	place->total_purged += purged;
+	sweep_get_positions(pass, place->positions);
+	place->last = pass->done;
+	place->total.expired += pass->done.expired - before->expired;
+	place->total.purged += pass->done.purged - before->purged;
+	place->total.reclaims_dropped +=
+		pass->done.reclaims_dropped - before->reclaims_dropped;
 	LWLockRelease(&shared->lock);
 }
 
@@ -403,24 +406,33 @@ vali_blob_sweeper_status(PG_FUNCTION_ARGS)
 	SweptDatabase place = {0};
 	Interval	duration = {0};
 	TupleDesc	desc;
-	Datum		values[9];
-	bool		nulls[9] = {0};
+	Datum		values[STATUS_COLUMNS];
+	bool		nulls[STATUS_COLUMNS] = {0};
+	int			n = 0;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "sweeper_status() must return a row");
-	values[0] = BoolGetDatum(launcher_pid() != 0);
+	values[n++] = BoolGetDatum(launcher_pid() != 0);
 	copy_place(&place);
+
+	/* last_sweep and what it did */
+	for (int i = n; i < n + 5; i++)
+		nulls[i] = place.last_sweep == 0;
 	duration.time = place.last_duration;
-	nulls[1] = nulls[2] = nulls[3] = nulls[4] = place.last_sweep == 0;
-	values[1] = TimestampTzGetDatum(place.last_sweep);
-	values[2] = IntervalPGetDatum(&duration);
-	values[3] = Int64GetDatum(place.last_expired);
-	values[4] = Int64GetDatum(place.last_purged);
-	values[5] = Int64GetDatum(place.total_expired);
-	values[6] = Int64GetDatum(place.total_purged);
-	nulls[7] = nulls[8] = place.last_error_at == 0;
-	values[7] = CStringGetTextDatum(place.last_error);
-	values[8] = TimestampTzGetDatum(place.last_error_at);
+	values[n++] = TimestampTzGetDatum(place.last_sweep);
+	values[n++] = IntervalPGetDatum(&duration);
+	values[n++] = Int64GetDatum(place.last.expired);
+	values[n++] = Int64GetDatum(place.last.purged);
+	values[n++] = Int64GetDatum(place.last.reclaims_dropped);
+
+	values[n++] = Int64GetDatum(place.total.expired);
+	values[n++] = Int64GetDatum(place.total.purged);
+	values[n++] = Int64GetDatum(place.total.reclaims_dropped);
+
+	nulls[n] = nulls[n + 1] = place.last_error_at == 0;
+	values[n++] = CStringGetTextDatum(place.last_error);
+	values[n++] = TimestampTzGetDatum(place.last_error_at);
+	Assert(n == STATUS_COLUMNS);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, nulls)));
 }

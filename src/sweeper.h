@@ -29,14 +29,15 @@ typedef enum VisitResult
 extern void sweeper_init(void);
 extern bool sweeper_announce_launcher(void);
 extern void sweeper_retire_launcher(void);
-extern void sweeper_begin_visit(Oid database);
+extern void sweeper_begin_visit(Oid database, int64 duration);
 extern VisitResult sweeper_visit_result(int *interval);
 
 /* sweeper.c, for the worker */
 extern void sweeper_end_visit(VisitResult result, int interval);
+extern int64 sweeper_visit_duration(void);
 extern void sweeper_begin_pass(SweepPass *pass);
-extern void sweeper_record_sweep(const SweepPass *pass, int64 expired,
-								 int64 purged);
+extern void sweeper_record_sweep(const SweepPass *pass,
+								 const SweepCounts *before);
 /* sweeper.c, for both */
 extern bool sweeper_record_error(Oid database, const char *message);
 extern void sweeper_nap(long milliseconds);

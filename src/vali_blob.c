@@ -5,17 +5,20 @@
  *
  * How a call flows through the files:
  *
- *	  api.c, readers.c, sweep.c		SQL call: arguments in, result out
- *		store.c						find and lock the row, write it back
- *		  store_direct.c			... through the table access method
- *		  store_sql.c				... through SQL
- *		  row.c						table row <-> Session
- *		lifecycle.c					judge the request, change the Session
+ *	  api.c, chunk.c, sweep.c		SQL call: arguments in, result out
+ *		change.c					lock, apply a rule, write, what follows
+ *		  store.c					find and lock the row, write it back
+ *			store_direct.c			... through the table access method
+ *			store_sql.c				... through SQL
+ *			row.c					table row <-> Session
+ *		  lifecycle.c				the rules: judge the request, change the Session
+ *		  reclaim.c					the reclaim queue
  *		errors.c					an outcome as an error
  *
- * catalog.c knows the extension's objects, statement.c keeps the plans of
- * SQL statements, reclaim.c and grants.c stand for themselves.  The background
- * sweeper calls sweep.c: sweeper.c (shared state), launcher.c, worker.c.
+ * readers.c shows sessions, grants.c stands for itself.  catalog.c knows the
+ * extension's objects, statement.c keeps the plans of SQL statements.  The
+ * background sweeper calls sweep.c: sweeper.c (shared state), launcher.c,
+ * worker.c, sweep_owner.c (the role that the worker sweeps as).
  *
  *-------------------------------------------------------------------------
  */

@@ -10,28 +10,23 @@
  * later.
  *
  * Locks are taken in the order extension, tables, rows, the first two without
- * waiting, and rows with SKIP LOCKED.  Only child tables of a superuser's are
- * waited for, and no longer than lock_timeout allows.
+ * waiting, and rows with SKIP LOCKED.  Only tables that depend on those of a
+ * superuser (see sweep_owner.c) are waited for, and no longer than lock_timeout
+ * allows.
  *
  * The sweep runs as the owner of the tables, as a security-restricted
  * operation.  Policies of row-level security are for the owner's clients, not
- * for him here, even where they are forced on him.
+ * for the owner here, even where they are forced on it.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
-#include "catalog/pg_inherits.h"
-#include "catalog/pg_proc.h"
-#include "catalog/pg_trigger.h"
 #include "commands/extension.h"
-#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -39,12 +34,9 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
-#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -52,10 +44,8 @@
 #include "catalog.h"
 #include "compat.h"
 #include "settings.h"
+#include "sweep_owner.h"
 #include "sweeper.h"
-
-/* Milliseconds after which a visit gives way to other databases. */
-#define VISIT_DURATION 10000
 
 /*
  * Milliseconds after which a batch ends, however many rows it has.  Whoever
@@ -63,6 +53,13 @@
  * long, or twice if the batch fails and is done again.
  */
 #define BATCH_DURATION 1000
+
+/*
+ * Milliseconds after which a visit ends even if its last batch has failed.  As
+ * long as rows fail, the visit goes on beyond its time: the next one does not
+ * know which rows they were, and would spend its time on them again.
+ */
+#define MAX_FAILING_DURATION 10000
 
 /*
  * A spell of work in microseconds, how many times as long the rest after it is,
@@ -187,111 +184,6 @@ lock_objects(void)
 	return VISIT_SWEPT;
 }
 
-/* The owner of a table. */
-static Oid
-table_owner(Oid table)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", table);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
-/* The author of a function. */
-static Oid
-function_owner(Oid function)
-{
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", function);
-	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
-/*
- * Tell whether a trigger may be somebody else's work.  Nobody records who has
- * created it.  What its WHEN clause does cannot be told from the functions that
- * it names: ts_rewrite() runs any SQL, lo_export() writes any file, a domain
- * has hidden functions.  Arguments can steer a superuser's function.  And what
- * is SECURITY DEFINER now may no longer be when the second row is swept.
- */
-static bool
-is_dangerous_trigger(const Trigger *trigger)
-{
-	return trigger->tgqual != NULL || trigger->tgnargs > 0 ||
-		!superuser_arg(function_owner(trigger->tgfoid));
-}
-
-/*
- * Refuse to run as superuser what somebody else has attached to a superuser's
- * table.  Triggers are all that can be: whoever has the privilege TRIGGER may
- * create them, whereas the rest of a table is its owner's.
- */
-static void
-check_triggers(Oid table)
-{
-	Relation	rel = table_open(table, NoLock);
-
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
-	{
-		const Trigger *trigger = &rel->trigdesc->triggers[i];
-
-		if (!trigger->tgisinternal && trigger->tgenabled != TRIGGER_DISABLED &&
-			is_dangerous_trigger(trigger))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("trigger \"%s\" on table \"%s\" could run what an ordinary role has attached as superuser",
-							trigger->tgname, RelationGetRelationName(rel)),
-					 errhint("Make a role that is no superuser the owner of the tables, or drop the trigger.")));
-	}
-	table_close(rel, NoLock);
-}
-
-/* Check a table and its partitions or children, which others may own. */
-static void
-check_tables(Oid table, Oid owner)
-{
-	ListCell   *cell;
-
-	foreach(cell, find_all_inheritors(table, RowExclusiveLock, NULL))
-	{
-		if (table_owner(lfirst_oid(cell)) != owner)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("tables \"%s\" and \"%s\" have different owners",
-							get_rel_name(table), get_rel_name(lfirst_oid(cell))),
-					 errhint("Give them to one role with ALTER TABLE ... OWNER TO.")));
-		check_triggers(lfirst_oid(cell));
-	}
-}
-
-/* Find the role to sweep as, and see that this is safe. */
-static Oid
-find_owner(void)
-{
-	const Catalog *catalog = catalog_get();
-	Oid			owner = table_owner(catalog->session_table);
-
-	if (table_owner(catalog->reclaim_table) != owner)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("tables upload_session and upload_reclaim have different owners"),
-				 errhint("Give both tables to one role with ALTER TABLE ... OWNER TO.")));
-	if (superuser_arg(owner))
-	{
-		check_tables(catalog->session_table, owner);
-		check_tables(catalog->reclaim_table, owner);
-	}
-	return owner;
-}
-
 /*
  * Rest if a spell of work is over.  Spells are short, so that those who upload
  * do not feel them, and take no more than a third of a core, unless a single row
@@ -312,7 +204,7 @@ breathe(void)
 static void
 sweep_as_owner(SweepPass *pass)
 {
-	Oid			owner = find_owner();
+	Oid			owner = sweep_owner();
 	Oid			user;
 	int			security;
 
@@ -353,26 +245,53 @@ report_error(const char *message)
 						database_name, message)));
 }
 
-/* Sweep batch after batch, until the pass is over or the visit is. */
+/*
+ * Put reclaim rows that were given up into the log: nobody else will ever say
+ * that their storage is orphaned.
+ */
+static void
+report_dropped(int64 dropped)
+{
+	if (dropped > 0)
+		ereport(LOG,
+				(errhidestmt(true),
+				 errmsg_plural("vali_blob dropped %lld expired row of the reclaim queue in database \"%s\"",
+							   "vali_blob dropped %lld expired rows of the reclaim queue in database \"%s\"",
+							   (unsigned long) dropped,
+							   (long long) dropped, database_name),
+				 errdetail("They were older than \"vali_blob.reclaim_retention\", and their storage was not freed.")));
+}
+
+/*
+ * Sweep batch after batch, until the pass is over or the time for this
+ * database is.  Unless rows fail, that is never longer than its sweep_interval:
+ * the next pass looks again at the sessions that were locked in this one.
+ */
 static VisitResult
 sweep_database(SweepPass *pass)
 {
+	int64		duration = Min(sweeper_visit_duration(),
+							   sweep_interval_setting * INT64CONST(1000));
+
 	sweeper_begin_pass(pass);
 	spell_start = GetCurrentTimestamp();
 	while (!sweep_is_over(pass))
 	{
-		int64		expired = pass->expired;
-		int64		purged = pass->purged;
+		SweepCounts before = pass->done;
+		int64		failed_before = pass->failed;
 		VisitResult result = sweep_in_transaction(pass);
+		int64		limit;
 
 		if (result != VISIT_SWEPT)
 			return result;
-		sweeper_record_sweep(pass, pass->expired - expired,
-							 pass->purged - purged);
+		sweeper_record_sweep(pass, &before);
+		report_dropped(pass->done.reclaims_dropped - before.reclaims_dropped);
 		if (sweep_is_over(pass))
 			break;
-		if (TimestampDifferenceExceeds(pass->start, GetCurrentTimestamp(),
-									   VISIT_DURATION))
+		limit = pass->failed > failed_before ?
+			Max(duration, MAX_FAILING_DURATION) : duration;
+		if (GetCurrentTimestamp() >=
+			TimestampTzPlusMilliseconds(pass->start, limit))
 			return VISIT_UNFINISHED;
 		breathe();
 	}
@@ -383,7 +302,8 @@ sweep_database(SweepPass *pass)
 static VisitResult
 judge_visit(const SweepPass *pass, VisitResult result)
 {
-	bool		was_vain = pass->failed > 0 && pass->expired + pass->purged == 0;
+	bool		was_vain = pass->failed > 0 &&
+		pass->done.expired + pass->done.purged + pass->done.reclaims_dropped == 0;
 
 	return result == VISIT_UNFINISHED && was_vain ? VISIT_FAILED : result;
 }

@@ -67,26 +67,26 @@ SELECT is(status, 'in_progress', 'the row waits for the sweep') FROM upload_sess
 --
 DELETE FROM upload_session;
 DELETE FROM upload_reclaim;
-SELECT is(s::text, '(0,0)', 'nothing to sweep') FROM sweep_uploads() s;
+SELECT is(s::text, '(0,0,0)', 'nothing to sweep') FROM sweep_uploads() s;
 CREATE TEMPORARY TABLE swept AS
 	SELECT state, due, pg_temp.upload(state) AS upload
 	  FROM unnest(ARRAY['pending', 'live', 'full', 'deferred', 'complete', 'aborted']) AS state, unnest(ARRAY[true, false]) AS due;
 UPDATE upload_session SET expires_at = now() - interval '1 second' FROM swept WHERE upload_id = upload AND due;
-SELECT is(s::text, '(4,2)', 'a sweep expires the live ones past their deadline, and purges the ended ones past their retention') FROM sweep_uploads() s;
+SELECT is(s::text, '(4,2,0)', 'a sweep expires the live ones past their deadline, and purges the ended ones past their retention') FROM sweep_uploads() s;
 SELECT is(s.status, 'expired', state || ' and due: expired') FROM swept LEFT JOIN upload_session s ON upload_id = upload
  WHERE due AND state NOT IN ('complete', 'aborted');
 SELECT is(s.upload_id, NULL, state || ' and due: purged') FROM swept LEFT JOIN upload_session s ON upload_id = upload
  WHERE due AND state IN ('complete', 'aborted');
 SELECT ok(s.status <> 'expired', state || ' and not due: left alone') FROM swept LEFT JOIN upload_session s ON upload_id = upload WHERE NOT due;
-SELECT is(s::text, '(0,0)', 'a second sweep finds nothing') FROM sweep_uploads() s;
+SELECT is(s::text, '(0,0,0)', 'a second sweep finds nothing') FROM sweep_uploads() s;
 
 UPDATE upload_session SET expires_at = now() - interval '1 second';
-SELECT is(s::text, '(3,0)', 'a batch is as large as its caller says, and expires first') FROM sweep_uploads(3) s;
-SELECT is(s::text, '(1,4)', '... then it purges') FROM sweep_uploads(max_rows => 5) s;
+SELECT is(s::text, '(3,0,0)', 'a batch is as large as its caller says, and expires first') FROM sweep_uploads(3) s;
+SELECT is(s::text, '(1,4,0)', '... then it purges') FROM sweep_uploads(max_rows => 5) s;
 SET LOCAL vali_blob.sweep_batch_size = 1;
-SELECT is(s::text, '(0,1)', '... else vali_blob.sweep_batch_size') FROM sweep_uploads() s;
+SELECT is(s::text, '(0,1,0)', '... else vali_blob.sweep_batch_size') FROM sweep_uploads() s;
 RESET vali_blob.sweep_batch_size;
-SELECT is(s::text, '(0,1)', '... until nothing is left') FROM sweep_uploads(NULL) s;
+SELECT is(s::text, '(0,1,0)', '... until nothing is left') FROM sweep_uploads(NULL) s;
 SELECT throws_ok('SELECT sweep_uploads(0)', '22023', NULL, 'a batch has a row at least');
 DELETE FROM upload_session;
 
@@ -116,10 +116,10 @@ SELECT is(pg_temp.ended(how), NULL, how || ': ... -1: for ever')
 SELECT is((SELECT purged FROM sweep_uploads()), 0::bigint, 'what is kept for ever is not purged');
 SET LOCAL vali_blob.retention = 0;
 SELECT pg_temp.is_in(pg_temp.ended('complete_upload'), '0', '0: gone with the next sweep');
-SELECT is(s::text, '(0,1)', '... that is, now') FROM sweep_uploads() s;
+SELECT is(s::text, '(0,1,0)', '... that is, now') FROM sweep_uploads() s;
 SELECT pg_temp.upload('overdue') AS id \gset
-SELECT is(s::text, '(1,0)', 'what a sweep expires is not purged by the same sweep') FROM sweep_uploads() s;
-SELECT is(s::text, '(0,1)', '... but by the next one') FROM sweep_uploads() s;
+SELECT is(s::text, '(1,0,0)', 'what a sweep expires is not purged by the same sweep') FROM sweep_uploads() s;
+SELECT is(s::text, '(0,1,0)', '... but by the next one') FROM sweep_uploads() s;
 RESET vali_blob.retention;
 
 SELECT * FROM finish();

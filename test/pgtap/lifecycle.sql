@@ -32,7 +32,8 @@ INSERT INTO line (call, state, answer, unchanged, sentence) VALUES
 	('complete_upload(%L)', 'full', 'complete', false, 'an upload with all its bytes is completed'),
 	('complete_upload(%L, ''{"etag": "e"}'')', 'full', 'complete', false, 'and may be given a result'),
 	('complete_upload(%L, ''[]'')', 'full', '22023', true, 'which is an object'),
-	('complete_upload(%L, ''{"etag": "e"}'')', 'complete', 'complete', true, 'once complete, it stays as it is'),
+	('complete_upload(%L)', 'complete', 'complete', true, 'once complete, it stays as it is'),
+	('complete_upload(%L, ''{"etag": "e"}'')', 'complete', 'complete', false, 'but takes a result, if it has none'),
 	('complete_upload(%L)', 'aborted', 'VB003', true, 'an aborted upload cannot be completed'),
 	('complete_upload(%L)', 'expired', 'VB004', true, 'nor can an expired one'),
 	('complete_upload(%L)', 'overdue', 'VB004', true, 'nor one past its deadline'),
@@ -95,6 +96,10 @@ SELECT throws_ok(format('SELECT ' || call, id), code, NULL, format('%s: %s', rep
 SELECT is(s.result, '{"etag": "e"}', 'a result is kept') FROM complete_upload(pg_temp.upload('full'), '{"etag": "e"}') s;
 SELECT is(complete_upload(u, '{"etag": "another"}'), complete_upload(u, '{"etag": "e"}'), 'and returned by every later call')
   FROM pg_temp.upload('full') u;
+SELECT pg_temp.upload('complete') AS completed_by_final \gset
+SELECT is(s.result, '{"etag": "e"}', 'an upload that was completed by a final chunk takes the first result that it is given')
+	FROM complete_upload(:'completed_by_final', '{"etag": "e"}') AS s;
+SELECT is(s.result, '{"etag": "e"}', 'and keeps it') FROM complete_upload(:'completed_by_final', '{"etag": "f"}') AS s;
 SELECT is(s.result, NULL, 'an upload may be complete without a result') FROM complete_upload(pg_temp.upload('full')) s;
 SELECT is(s.provider_data, '{"multipart": "m"}', 'a complete upload keeps its provider ids') FROM complete_upload(pg_temp.upload('full')) s;
 SELECT is(s.status, 'complete', 'an empty file is complete without any chunk')

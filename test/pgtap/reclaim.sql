@@ -120,10 +120,10 @@ SELECT fail_reclaim(id, 'no such multipart upload') FROM upload_reclaim WHERE up
 UPDATE upload_reclaim SET enqueued_at = now() - interval '31 days' WHERE upload_id IN ('reclaim-3', 'reclaim-4');
 UPDATE upload_reclaim SET enqueued_at = now() - interval '29 days' WHERE upload_id = 'reclaim-5';
 SET LOCAL vali_blob.reclaim_retention = -1;
-SELECT sweep_uploads() AS row \gset
-SELECT is(count(*), 3::bigint, 'rows are kept for ever where vali_blob.reclaim_retention is -1') FROM upload_reclaim;
+SELECT is(s.reclaims_dropped, 0::bigint, 'no row is dropped where vali_blob.reclaim_retention is -1') FROM sweep_uploads() AS s;
+SELECT is(count(*), 3::bigint, 'all are kept') FROM upload_reclaim;
 RESET vali_blob.reclaim_retention;
-SELECT sweep_uploads() AS row \gset
+SELECT is(s.reclaims_dropped, 2::bigint, 'a sweep says how many rows it drops') FROM sweep_uploads() AS s;
 SELECT is(string_agg(upload_id, ', ' ORDER BY id), 'reclaim-5', 'else the sweep gives up on them after 30 days, also on those that keep failing') FROM upload_reclaim;
 
 SELECT * FROM finish();

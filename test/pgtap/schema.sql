@@ -190,7 +190,7 @@ SELECT is(f.signature, x.signature, x.name || x.signature)
 		('get_uploads', '(upload_ids text[], owner text DEFAULT NULL::text) returns SETOF upload_session, stable, parallel safe'),
 		('list_uploads', '(owner text DEFAULT NULL::text, path_prefix text DEFAULT NULL::text, status upload_status DEFAULT NULL::upload_status, idle_for interval DEFAULT NULL::interval, max_rows integer DEFAULT 100, after_id bigint DEFAULT NULL::bigint) returns SETOF upload_session, stable, parallel safe'),
 		('delete_upload', '(upload_id text, owner text DEFAULT NULL::text) returns boolean, volatile, parallel unsafe'),
-		('sweep_uploads', '(max_rows integer DEFAULT NULL::integer, OUT expired bigint, OUT purged bigint) returns record, volatile, parallel unsafe'),
+		('sweep_uploads', '(max_rows integer DEFAULT NULL::integer, OUT expired bigint, OUT purged bigint, OUT reclaims_dropped bigint) returns record, volatile, parallel unsafe'),
 		('claim_reclaims', '(max_rows integer DEFAULT 100, lease interval DEFAULT ''00:05:00''::interval) returns SETOF upload_reclaim, volatile, parallel unsafe'),
 		('finish_reclaim', '(id bigint) returns boolean, volatile, parallel unsafe'),
 		('fail_reclaim', '(id bigint, error text) returns boolean, volatile, parallel unsafe'),

@@ -48,6 +48,9 @@ SELECT outcome FROM advance_upload('access-1', 0, 10);
 SELECT :session FROM complete_upload('access-1');
 SELECT :session FROM abort_upload('access-2');
 SELECT delete_upload('access-1'), delete_upload('access-2');
+-- Monitoring shows the ids and errors of all; it is not for clients.
+SELECT sweeper_status();
+SELECT count(*) FROM upload_stats;
 -- Granted work, not the right to hand it on.
 SELECT grant_upload_access(role => 'regress_vali_blob_other');
 RESET ROLE;
@@ -75,6 +78,19 @@ SET ROLE regress_vali_blob_other;
 SELECT try_advance_upload('access-1', 0, 1);
 SELECT get_upload('access-1');
 RESET ROLE;
+
+-- Monitoring is for pg_monitor, and needs no privilege on the tables.
+GRANT pg_monitor TO regress_vali_blob_other;
+SET ROLE regress_vali_blob_other;
+SELECT count(*) FROM sweeper_status();
+SELECT status, sessions FROM upload_stats;
+SELECT count(*) FROM upload_session;
+SELECT get_upload('access-1');
+RESET ROLE;
+
+-- Several of these calls in one statement share its memory.
+SELECT upper('before') AS before, grant_upload_access('regress_vali_blob_other'), upper('between') AS between,
+       revoke_upload_access('regress_vali_blob_other'), upper('after') AS after;
 
 -- Roles that do not exist, no role at all.
 SELECT grant_upload_access('regress_vali_blob_nobody');

@@ -146,6 +146,21 @@ RESET vali_blob.require_owner;
 SELECT * FROM pg_temp.refused($$ SELECT abort_upload('100%s "of" it''s \n') $$);
 SELECT * FROM pg_temp.refused($$ SELECT abort_upload(U&'\52D5\753B') $$);
 
+-- The error of a duplicate id is about the caller's statement, not about ours.
+SAVEPOINT context;
+DO $$ BEGIN PERFORM start_upload('errors/new', upload_id => 'errors-live'); END $$;
+ROLLBACK TO context;
+
+-- What is too long for an index: for one of ours it is the path or the owner,
+-- for an administrator's it is the administrator's error.
+SELECT string_agg(md5(i::text), '') AS incompressible FROM generate_series(1, 300) AS i \gset
+SELECT code, message FROM pg_temp.refused(format($$ SELECT start_upload('errors/new', owner => %L, upload_id => 'errors-new') $$, left(:'incompressible', 5000)));
+SELECT code, message FROM pg_temp.refused(format($$ SELECT start_upload('errors/new', owner => %L, upload_id => 'errors-new') $$, :'incompressible'));
+CREATE INDEX errors_metadata_idx ON upload_session ((metadata ->> 'a'));
+SELECT code, message FROM pg_temp.refused(format($$ SELECT start_upload('errors/new', metadata => jsonb_build_object('a', %L), upload_id => 'errors-new') $$, left(:'incompressible', 5000)));
+SELECT code, message FROM pg_temp.refused(format($$ SELECT start_upload('errors/new', metadata => jsonb_build_object('a', %L), upload_id => 'errors-new') $$, :'incompressible'));
+DROP INDEX errors_metadata_idx;
+
 -- Nothing of all this has changed anything.
 SELECT upload_id, status, uploaded_bytes, total_size, metadata, provider_data
   FROM upload_session WHERE path LIKE 'errors/%' ORDER BY id;

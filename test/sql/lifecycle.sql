@@ -145,7 +145,8 @@ SELECT :session, result FROM complete_upload('lifecycle-empty', NULL, 'alice');
 SELECT :session, result FROM complete_upload(owner => 'alice', result => '{}', upload_id => 'lifecycle-empty');
 SELECT :session FROM start_upload('lifecycle/final', 5, upload_id => 'lifecycle-final');
 SELECT outcome, status FROM advance_upload('lifecycle-final', 0, 5, final => true);
-SELECT :session, result FROM complete_upload('lifecycle-final', '{"etag": "too late"}');
+SELECT :session, result FROM complete_upload('lifecycle-final', '{"etag": "first"}');
+SELECT :session, result FROM complete_upload('lifecycle-final', '{"etag": "second"}');
 -- A deferred length has no end to reach.
 SELECT :session FROM start_upload('lifecycle/deferred', upload_id => 'lifecycle-complete-deferred');
 SELECT complete_upload('lifecycle-complete-deferred');

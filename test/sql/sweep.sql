@@ -91,7 +91,7 @@ SELECT expires_at BETWEEN now() + interval '10 minutes'
   FROM complete_upload('sweep-short');
 RESET vali_blob.retention;
 
--- Reclaim rows past vali_blob.reclaim_retention go, also those that keep failing, and are not counted.
+-- Reclaim rows past vali_blob.reclaim_retention go, also those that keep failing, and are counted.
 SELECT count(start_upload('sweep/age', provider_data => '{"multipart": "m"}', upload_id => 'sweep-age-' || i))
   FROM generate_series(1, 4) AS i;
 SELECT count(abort_upload('sweep-age-' || i)) FROM generate_series(1, 4) AS i;

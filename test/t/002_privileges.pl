@@ -33,7 +33,6 @@ my @client_calls = (
 	[ start_upload => q{start_upload('file', provider_data => '{"part": 1}', upload_id => 'v')} ],
 	[ abort_upload => q{abort_upload('v')} ],
 	[ sweep_uploads => q{sweep_uploads()} ],
-	[ sweeper_status => q{sweeper_status()} ],
 	[ claim_reclaims => q{claim_reclaims()} ],
 	[ fail_reclaim => q{fail_reclaim((SELECT max(id) FROM upload_reclaim), 'no')} ],
 	[ finish_reclaim => q{finish_reclaim((SELECT max(id) FROM upload_reclaim))} ],
@@ -45,6 +44,9 @@ my %owner_calls = (
 	revoke_upload_access => q{revoke_upload_access('bystander')},
 	start_sweeper => q{start_sweeper()});
 my @owner_functions = sort keys %owner_calls;
+
+# What only those do who monitor the server.
+my @monitoring = ('sweeper_status()', 'upload_stats');
 
 # Quote a role for a command.
 sub ident { return '"' . ($_[0] =~ s/"/""/gr) . '"'; }
@@ -145,6 +147,11 @@ sub role_life
 			sqlstates_of(
 				$node, $dbname, $session,
 				map { "SELECT $owner_calls{$_}" } @owner_functions));
+		same_sqlstates(
+			"$role does not monitor",
+			'42501',
+			\@monitoring,
+			sqlstates_of($node, $dbname, $session, map { "SELECT * FROM $_" } @monitoring));
 		is($node->safe_psql($dbname, "$path; SELECT count(*) FROM upload_session"),
 			0, 'the calls did their work');
 
@@ -161,7 +168,7 @@ $node->safe_psql('odd',
 	'CREATE SCHEMA "Odd Schema"; CREATE EXTENSION vali_blob SCHEMA "Odd Schema"');
 
 is_deeply(
-	[ sort(@owner_functions, keys %{ { map { $_->[0] => 1 } @client_calls } }) ],
+	[ sort('sweeper_status', @owner_functions, keys %{ { map { $_->[0] => 1 } @client_calls } }) ],
 	[ sort keys %{ { extension_functions($node) } } ],
 	'every function is called here');
 
@@ -201,17 +208,37 @@ $node->safe_psql(
 	CREATE ROLE halfway;
 	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO halfway;
 });
-my @table_calls = grep { $_->[0] ne 'sweeper_status' } @client_calls;
 same_sqlstates(
 	'functions without tables are of no use',
 	'42501',
-	[ map { $_->[0] } @table_calls ],
+	[ map { $_->[0] } @client_calls ],
 	sqlstates_of(
 		$node, 'postgres',
-		join('; ', map { "SELECT * FROM $_->[1]" } @table_calls) . '; SET ROLE halfway',
-		map { "SELECT * FROM $_->[1]" } @table_calls));
+		join('; ', map { "SELECT * FROM $_->[1]" } @client_calls) . '; SET ROLE halfway',
+		map { "SELECT * FROM $_->[1]" } @client_calls));
 is( sqlstate_of($node, q{SET ROLE halfway; SELECT grant_upload_access('halfway')}),
 	'42501', 'nobody grants access to himself');
+
+# Monitoring is for pg_monitor, in any schema, and reads nothing but figures;
+# policies on the tables do not falsify them.
+$node->safe_psql('postgres', 'CREATE ROLE watcher; GRANT pg_monitor TO watcher');
+$node->safe_psql('odd', q{
+	SELECT "Odd Schema".start_upload('file', upload_id => 'u');
+	ALTER TABLE "Odd Schema".upload_session ENABLE ROW LEVEL SECURITY;
+});
+my $watch = 'SET search_path = "Odd Schema"; SET ROLE watcher';
+same_sqlstates(
+	'pg_monitor monitors',
+	'00000',
+	\@monitoring,
+	sqlstates_of($node, 'odd', $watch, map { "SELECT * FROM $_" } @monitoring));
+is( $node->safe_psql('odd', "$watch; SELECT sum(sessions) FROM upload_stats"),
+	1, 'and sees all sessions in the figures');
+same_sqlstates(
+	'pg_monitor is no client',
+	'42501',
+	[ 'upload_session', map { $_->[0] } @client_calls ],
+	sqlstates_of($node, 'odd', $watch, map { "SELECT * FROM $_" } 'upload_session', map { $_->[1] } @client_calls));
 
 # Twice is as good as once.
 is( sqlstate_of(

@@ -103,7 +103,7 @@ subtest 'what is hidden is not found' => sub {
 			'not_found|', 'not_found|', 'not_found|', 'advanced|60',
 			'0', 'a live',
 			'a stale', 'a ended', 'a ready', 'a sizeless', 'a live',
-			'0', 'f', 'f', 'f', '1|1', 'a ended', 'a stale'),
+			'0', 'f', 'f', 'f', '1|1|0', 'a ended', 'a stale'),
 		'not found, not listed, not swept, not claimed');
 	is(belongings('b'), $before, 'nothing of the other tenant has changed');
 };

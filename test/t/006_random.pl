@@ -347,10 +347,9 @@ sub complete
 	return ($command, undef, 'VB001') if !$s;
 	return ($command, undef, 'VB003') if $s->{status} eq 'aborted';
 	return ($command, undef, 'VB004') if shown($s) eq 'expired';
-	return ($command, show_session($s)) if $s->{status} eq 'complete';
-	return ($command, undef, 'VB006') if !is_ready($s);
-	$s->{result} = $result;
-	end_session($s, 'complete');
+	return ($command, undef, 'VB006') if $s->{status} ne 'complete' && !is_ready($s);
+	$s->{result} //= $result;
+	end_session($s, 'complete') if $s->{status} ne 'complete';
 	return ($command, show_session($s));
 }
 
@@ -405,7 +404,7 @@ sub sweep
 
 	end_session($_, 'expired') foreach @live;
 	delete $sessions{ $_->{upload_id} } foreach @ended;
-	return ('SELECT * FROM sweep_uploads()', show(scalar @live, scalar @ended));
+	return ('SELECT * FROM sweep_uploads()', show(scalar @live, scalar @ended, 0));
 }
 
 sub claim

@@ -256,7 +256,7 @@ subtest 'rules' => sub {
 		}),
 		join("\n",
 			'advanced', 'advanced', 'advanced', 'complete', 't', 'v',
-			'1|0', 'v', '0|1',
+			'1|0|0', 'v', '0|1|0',
 			'claim', 'delete', 'queue', 'u complete', 'u in_progress', 'v expired', 'v pending'),
 		'an administrator may attach them');
 };

@@ -110,7 +110,7 @@ my $expected = join "\n",
   'advanced|20|f', 'not_found||f', 'advanced|100|t',
   '{"b": 2}|{"etag": 1}', '100', 'u|in_progress',
   'u|in_progress', 'u|in_progress', 'u|in_progress',
-  'complete|{"etag": "e"}', 't', 'pending', 'aborted|reason', '0|0',
+  'complete|{"etag": "e"}', 't', 'pending', 'aborted|reason', '0|0|0',
   'v|0', 't', 't', 't';
 my $row = 0;
 

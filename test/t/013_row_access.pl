@@ -138,6 +138,28 @@ my @states = sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct'
 	'RESET ROLE', 'GRANT UPDATE (uploaded_bytes, updated_at, expires_at) ON upload_session TO client', 'SET ROLE client', $advance);
 is("@states[1, 5, 9, 13]", '00000 0A000 42501 00000', 'privileges are those that SQL asks for');
 
+# USAGE on the schema is looked at, too, where a call does not name it.
+$node->safe_psql('postgres', q{
+	CREATE DATABASE elsewhere;
+	CREATE ROLE stranger;
+});
+$node->safe_psql('elsewhere', q{
+	CREATE SCHEMA up;
+	CREATE EXTENSION vali_blob SCHEMA up;
+	CREATE VIEW advance AS SELECT outcome FROM up.try_advance_upload('u', 0, 10);
+	SELECT up.start_upload('f', upload_id => 'u');
+	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA up TO stranger;
+	GRANT SELECT, UPDATE ON up.upload_session TO stranger;
+	GRANT SELECT ON advance TO stranger;
+});
+foreach my $way ('sql', 'auto')
+{
+	is(sqlstate_of($node, "SET vali_blob.row_access = $way; SET ROLE stranger; SELECT * FROM advance", 'elsewhere'),
+		'42501', "USAGE on the schema is asked for, row_access = $way");
+}
+is(sqlstate_of($node, "SET vali_blob.row_access = direct; SET ROLE stranger; SELECT * FROM advance", 'elsewhere'),
+	'0A000', 'and direct access is refused without it');
+
 # A CHECK may call what everybody may, as long as everybody may.
 $node->safe_psql('postgres', 'ALTER TABLE upload_session ADD CONSTRAINT c CHECK (length(path) > 0)');
 @states = sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct', $advance,

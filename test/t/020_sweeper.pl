@@ -104,7 +104,8 @@ is($node->safe_psql('postgres', 'SELECT upload_id FROM upload_reclaim'),
 	'begun', 'a reclaim row goes after 30 days');
 set_database($node, 'postgres', 'vali_blob.reclaim_retention' => '28d');
 await($node, 'postgres', q{count(*) = 0 FROM upload_reclaim});
-pass('or when reclaim_retention says so');
+await($node, 'postgres', q{total_reclaims_dropped = 2 FROM sweeper_status()});
+pass('or when reclaim_retention says so, and is counted');
 
 set_database($node, 'postgres', 'vali_blob.reclaim_retention' => '-1');
 sweep_now($node, 'postgres', 2);
@@ -175,10 +176,10 @@ set_conf($node, 'vali_blob.sweep_interval' => '1s');
 
 $node->safe_psql(
 	'postgres', q{
-	CREATE TABLE seen (upload_id text, txid bigint);
+	CREATE TABLE seen (n serial, op text, upload_id text, txid bigint);
 	CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$
 	BEGIN
-		INSERT INTO public.seen VALUES (OLD.upload_id, txid_current());
+		INSERT INTO public.seen (op, upload_id, txid) VALUES (TG_OP, OLD.upload_id, txid_current());
 		RETURN OLD;
 	END $$;
 	CREATE TRIGGER see AFTER UPDATE OR DELETE ON upload_session FOR EACH ROW EXECUTE FUNCTION see();
@@ -190,11 +191,89 @@ add_stale($node, 'postgres', 'c', 25);
 await($node, 'postgres', q{count(*) = 50 FROM seen});
 is( $node->safe_psql(
 		'postgres', q{
-		SELECT string_agg(upload_id, ' ' ORDER BY substr(upload_id, 2)::int) FROM seen GROUP BY txid ORDER BY txid;
+		SELECT string_agg(upload_id, ' ' ORDER BY n) FROM seen WHERE op = 'UPDATE' GROUP BY txid ORDER BY txid;
+		SELECT max(count) FROM (SELECT count(*) FROM seen GROUP BY txid) AS batch;
+		SELECT string_agg(upload_id, ' ' ORDER BY n) FROM seen WHERE op = 'DELETE';
 	}),
-	join("\n", ('c1 c2 c3 c4 c5 c6 c7 c8 c9 c10', 'c11 c12 c13 c14 c15 c16 c17 c18 c19 c20', 'c21 c22 c23 c24 c25') x 2),
-	'a transaction for every 10 rows, longest overdue first; purged in a later sweep');
+	join("\n",
+		join(' ', map { "c$_" } 1 .. 10), join(' ', map { "c$_" } 11 .. 20), join(' ', map { "c$_" } 21 .. 25),
+		10, join(' ', map { "c$_" } 1 .. 25)),
+	'a transaction for every 10 rows, longest overdue first');
 $node->safe_psql('postgres', 'ALTER DATABASE postgres RESET ALL; DROP TRIGGER see ON upload_session');
+
+# --- expiry and a backlog of purges
+
+# While the worker is purging, a session runs out of time: it is expired by the
+# next batch, and not after all the purges.
+sub purgeable
+{
+	my ($dbname, $count) = @_;
+
+	$node->safe_psql(
+		$dbname, qq{
+		INSERT INTO upload_session (upload_id, path, status, expires_at)
+		SELECT 'p' || i, 'file', 'aborted', now() - interval '1 day' + i * interval '1 ms'
+		FROM generate_series(1, $count) i
+	});
+	return;
+}
+
+# Let the worker stop at the deletion of one session.
+sub build_purge_gate
+{
+	my ($dbname, $upload_id) = @_;
+
+	$node->safe_psql(
+		$dbname, qq{
+		CREATE TABLE IF NOT EXISTS seen (n serial, op text, upload_id text, txid bigint);
+		ALTER TABLE seen ADD at timestamptz DEFAULT clock_timestamp();
+		TRUNCATE seen;
+		CREATE FUNCTION purge_gate() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS \$\$
+		BEGIN
+			INSERT INTO public.seen (op, upload_id, txid) VALUES (TG_OP, OLD.upload_id, txid_current());
+			IF TG_OP = 'DELETE' AND OLD.upload_id = '$upload_id' THEN
+				PERFORM pg_advisory_xact_lock_shared(1);
+			END IF;
+			RETURN NULL;
+		END \$\$;
+		CREATE TRIGGER purge_gate AFTER UPDATE OR DELETE ON upload_session FOR EACH ROW
+			EXECUTE FUNCTION purge_gate();
+	});
+	return;
+}
+
+set_database($node, 'postgres', 'vali_blob.sweep_batch_size' => '2');
+sweep_now($node, 'postgres', 2);
+build_purge_gate('postgres', 'p3');
+my $gate = close_gate($node, 'postgres');
+purgeable('postgres', 10);
+await_worker_at_gate($node, 'postgres');
+add_stale($node, 'postgres', 'late', 1);
+$gate->quit;
+await($node, 'postgres', q{count(*) = 11 FROM seen});
+# at the gate the batch's time may have run out
+like( $node->safe_psql('postgres', q{SELECT string_agg(upload_id, ' ' ORDER BY n) FROM seen}),
+	qr/^p1 p2 p3( p4)? late1( p4)? p5 p6 p7 p8 p9 p10$/,
+	'expiry does not wait for a backlog of purges');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET ALL; DROP TRIGGER purge_gate ON upload_session; TRUNCATE upload_session');
+
+# Nor for one of another database: the worker leaves it when this one is due.
+set_database($node, 'clock', 'vali_blob.sweep_batch_size' => '2');
+sweep_now($node, 'clock', 2);
+build_purge_gate('clock', 'p3');
+$gate = close_gate($node, 'clock');
+purgeable('clock', 500);
+await_worker_at_gate($node, 'clock');
+add_stale($node, 'postgres', 'other', 1);
+await($node, 'postgres', q{last_sweep + interval '2 s' < now() FROM sweeper_status()});
+$gate->quit;
+await($node, 'postgres', q{status = 'expired' FROM upload_session});
+await($node, 'clock', q{count(*) = 500 FROM seen});
+my $expired_at = $node->safe_psql('postgres', 'SELECT updated_at FROM upload_session');
+like( $node->safe_psql('clock', "SELECT string_agg(upload_id, ' ' ORDER BY n) FROM seen WHERE at < '$expired_at'"),
+	qr/^p1 p2 p3( p4)?$/, 'nor for one in another database');
+$node->safe_psql('clock', 'ALTER DATABASE clock RESET ALL; DROP TRIGGER purge_gate ON upload_session');
+$node->safe_psql('postgres', 'TRUNCATE upload_session, upload_reclaim');
 
 # --- statistics
 
@@ -273,7 +352,11 @@ set_database($node, 'odd', %odd);
 		'settings that are meant for clients do not hold the sweep up');
 }
 
-is_deeply([ complaints_since($node, 0) ], [], 'the log is quiet about all this');
+# What is dropped from the reclaim queue is the one thing to be told.
+my @complaints = complaints_since($node, 0);
+is_deeply([ grep { !/dropped|reclaim_retention/ } @complaints ], [], 'the log is quiet about all this');
+is(scalar(grep { /LOG:  vali_blob dropped 1 expired row of the reclaim queue in database "postgres"$/ } @complaints),
+	2, 'but tells what is dropped from the reclaim queue');
 
 $node->stop;
 done_testing();

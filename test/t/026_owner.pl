@@ -80,7 +80,7 @@ sub await_expired
 
 	await($node, $dbname, q{count(*) FILTER (WHERE status = 'expired') > 0
 		AND count(*) FILTER (WHERE status = 'pending') = 0 FROM upload_session});
-	$node->safe_psql($dbname, 'TRUNCATE upload_session');
+	$node->safe_psql($dbname, 'DELETE FROM upload_session');
 	return;
 }
 
@@ -172,6 +172,110 @@ $node->safe_psql('super', q{
 	ALTER TABLE child OWNER TO eve;
 });
 refused('super', 'different owners', 'DROP TABLE child', q{another's child table});
+
+# --- foreign keys of others to a superuser's tables
+
+# A table of eve's that references one of ours, and her trigger on it.
+sub build_reference
+{
+	my ($table, $action) = @_;
+	my $key = $table eq 'upload_session' ? 'upload_id' : 'id';
+	my $default = $action =~ /DEFAULT/ ? 'DEFAULT zero()' : '';
+	my $type = $key eq 'id' ? 'bigint' : 'varchar';
+
+	return qq{
+		SET ROLE eve;
+		CREATE FUNCTION zero() RETURNS $type LANGUAGE sql AS 'SELECT CASE WHEN public.note(\$q\$DEFAULT\$q\$) THEN NULL::$type END';
+		CREATE TABLE evil (key $type $default REFERENCES $table ($key) $action);
+		CREATE TRIGGER see AFTER UPDATE OR DELETE ON evil FOR EACH ROW EXECUTE FUNCTION see();
+	};
+}
+
+# Put all that eve has made away, and her rows.
+my $put_away = 'DROP TABLE evil; DROP FUNCTION zero; TRUNCATE upload_session, upload_reclaim, seen';
+
+foreach my $action ('ON DELETE CASCADE', 'ON DELETE SET NULL', 'ON DELETE SET DEFAULT')
+{
+	$node->safe_psql('super', build_reference('upload_session', $action));
+	refused('super', 'foreign key "evil_key_fkey"', 'DROP TABLE evil; DROP FUNCTION zero', "another's $action");
+}
+
+# The worker purges nothing for which such a key would run her trigger.
+set_database($node, 'super', 'vali_blob.retention' => '0');
+$node->safe_psql('super', build_reference('upload_session', 'ON DELETE CASCADE'));
+$node->safe_psql('super', q{
+	INSERT INTO upload_session (upload_id, path, status, expires_at) VALUES ('done', 'file', 'aborted', '2001-01-01');
+	INSERT INTO evil VALUES ('done');
+});
+await($node, 'super', q{last_error LIKE '%"evil_key_fkey"%' AND last_error_at > (SELECT max(created_at) FROM upload_session) FROM sweeper_status()});
+is($node->safe_psql('super', 'SELECT count(*) FROM evil') . seen('super'), '1', q{another's trigger behind a foreign key never runs});
+$node->safe_psql('super', $put_away);
+
+# Nor of the queue, whose rows go with time.
+$node->safe_psql('super', build_reference('upload_reclaim', 'ON DELETE CASCADE'));
+$node->safe_psql('super', q{
+	INSERT INTO upload_reclaim (id, upload_id, path, provider_data, reason, enqueued_at) VALUES (7, 'old', 'file', '{}', 'aborted', '2001-01-01');
+	INSERT INTO evil VALUES (7);
+});
+my $inserted = $node->safe_psql('super', 'SELECT now()');
+await($node, 'super', qq{last_error LIKE '%"evil_key_fkey"%' AND last_error_at > '$inserted' FROM sweeper_status()});
+is($node->safe_psql('super', 'SELECT count(*) FROM evil') . seen('super'), '1', 'nor one on the queue');
+$node->safe_psql('super', $put_away);
+
+# Nor at the end of a chain that begins with a superuser's table.
+$node->safe_psql('super', q{
+	CREATE TABLE file (key varchar PRIMARY KEY REFERENCES upload_session (upload_id) ON DELETE CASCADE);
+	GRANT REFERENCES ON file TO eve;
+	SET ROLE eve;
+	CREATE TABLE evil (key varchar REFERENCES file ON DELETE CASCADE);
+	CREATE TRIGGER see AFTER DELETE ON evil FOR EACH ROW EXECUTE FUNCTION see();
+});
+refused('super', 'foreign key "evil_key_fkey"', 'DROP TABLE evil', 'the end of a chain');
+
+# A superuser's own table that references ours may be changed, with its trigger.
+$node->safe_psql('super', q{
+	CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		INSERT INTO public.seen VALUES (TG_OP || ' ' || TG_TABLE_NAME, current_user);
+		RETURN NULL;
+	END $$;
+	CREATE TRIGGER witness AFTER DELETE ON file FOR EACH ROW EXECUTE FUNCTION witness();
+	INSERT INTO upload_session (upload_id, path, status, expires_at) VALUES ('done', 'file', 'aborted', '2001-01-01');
+	INSERT INTO file VALUES ('done');
+});
+await($node, 'super', 'count(*) = 0 FROM file');
+is($node->safe_psql('super', 'SELECT what, who FROM seen'), 'DELETE file|postgres', q{a superuser's own table is changed along});
+$node->safe_psql('super', 'DROP TABLE file; TRUNCATE seen');
+
+# A key that only checks is harmless: ON UPDATE, as no key changes, and NO ACTION.
+$node->safe_psql('super', q{
+	SET ROLE eve;
+	CREATE TABLE reader (key varchar REFERENCES upload_session (upload_id) ON UPDATE CASCADE);
+});
+add_stale($node, 'super', 'u', 1);
+await_expired('super');
+pass('a foreign key that only checks does not stop the sweep');
+
+# But what checking can run (here, an index expression) might change the
+# search_path for a superuser's careless trigger.
+$node->safe_psql('super', 'CREATE TRIGGER witness AFTER UPDATE ON upload_session FOR EACH ROW EXECUTE FUNCTION witness()');
+refused('super', 'trigger "witness"', 'ALTER FUNCTION witness() SET search_path = pg_catalog', 'a trigger that depends on the search_path');
+$node->safe_psql('super', q{
+	DROP TRIGGER witness ON upload_session;
+	DROP TABLE reader;
+	TRUNCATE seen;
+});
+
+# Where a sweep would change a key, ON UPDATE counts.
+$node->safe_psql('super', q{
+	ALTER TABLE upload_session ADD CONSTRAINT upload_session_both_key UNIQUE (upload_id, status);
+	GRANT USAGE ON TYPE upload_status TO eve;
+	SET ROLE eve;
+	CREATE TABLE evil (key varchar, status upload_status,
+		CONSTRAINT evil_key_fkey FOREIGN KEY (key, status) REFERENCES upload_session (upload_id, status) ON UPDATE CASCADE);
+});
+refused('super', 'foreign key "evil_key_fkey"', 'DROP TABLE evil', 'ON UPDATE of a key that changes');
+$node->safe_psql('super', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_both_key');
 
 # --- tables of two roles
 

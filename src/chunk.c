@@ -1,0 +1,405 @@
+/*-------------------------------------------------------------------------
+ *
+ * chunk.c
+ *		The SQL-callable functions that advance upload sessions, and their
+ *		result.
+ *
+ * A chunk_result tells what became of a chunk and where its session stands.
+ * Its attributes are found by name, so that a later version may append others
+ * while this library is still loaded: these are null.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "utils/typcache.h"
+
+#include "arguments.h"
+#include "catalog.h"
+#include "change.h"
+#include "compat.h"
+#include "errors.h"
+#include "lifecycle.h"
+#include "row.h"
+
+PG_FUNCTION_INFO_V1(vali_blob_advance_upload);
+PG_FUNCTION_INFO_V1(vali_blob_try_advance_upload);
+PG_FUNCTION_INFO_V1(vali_blob_advance_uploads);
+
+/* ---------- the result ---------- */
+
+typedef enum ChunkAttribute
+{
+	CHUNK_OUTCOME,
+	CHUNK_UPLOADED_BYTES,
+	CHUNK_TOTAL_SIZE,
+	CHUNK_STATUS,
+	CHUNK_READY,
+	CHUNK_EXPIRES_AT
+} ChunkAttribute;
+
+#define CHUNK_ATTRIBUTE_COUNT (CHUNK_EXPIRES_AT + 1)
+
+static const struct
+{
+	const char *name;
+	Oid			type;			/* InvalidOid: one of our enums */
+}			chunk_attributes[] =
+{
+	[CHUNK_OUTCOME] = {"outcome", InvalidOid},
+	[CHUNK_UPLOADED_BYTES] = {"uploaded_bytes", INT8OID},
+	[CHUNK_TOTAL_SIZE] = {"total_size", INT8OID},
+	[CHUNK_STATUS] = {"status", InvalidOid},
+	[CHUNK_READY] = {"ready", BOOLOID},
+	[CHUNK_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID},
+};
+
+StaticAssertDecl(lengthof(chunk_attributes) == CHUNK_ATTRIBUTE_COUNT,
+				 "every attribute needs an entry");
+
+/* The type chunk_result, as it was when a call began. */
+typedef struct ChunkResultType
+{
+	TupleDesc	desc;
+	int			map[CHUNK_ATTRIBUTE_COUNT]; /* where our attributes are */
+} ChunkResultType;
+
+/* Find an attribute of chunk_result by its name, and check its type. */
+static int
+find_attribute(TupleDesc desc, ChunkAttribute attribute)
+{
+	Oid			expected = chunk_attributes[attribute].type;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped &&
+			strcmp(NameStr(att->attname), chunk_attributes[attribute].name) == 0 &&
+			(OidIsValid(expected) ? att->atttypid == expected :
+			 type_is_enum(att->atttypid)))
+			return i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("type \"chunk_result\" has no attribute \"%s\", or has changed its type",
+					chunk_attributes[attribute].name),
+			 errhint("Restore the attribute with ALTER TYPE.  Creating the extension again would drop all sessions.")));
+}
+
+/*
+ * Look chunk_result up.  The map is kept for the version of the type that was
+ * seen last.  The caller releases the descriptor.
+ */
+static void
+open_chunk_result_type(ChunkResultType *type)
+{
+	static int	map[CHUNK_ATTRIBUTE_COUNT];
+	static uint64 map_version = 0;
+	Oid			oid = catalog_get()->chunk_result_type;
+	uint64		version;
+
+	type->desc = lookup_rowtype_tupdesc(oid, -1);
+	version = assign_record_type_identifier(oid, -1);
+	if (map_version != version)
+	{
+		map_version = 0;		/* the map is not valid if we fail */
+		for (ChunkAttribute i = 0; i < CHUNK_ATTRIBUTE_COUNT; i++)
+			map[i] = find_attribute(type->desc, i);
+		map_version = version;
+	}
+	memcpy(type->map, map, sizeof(map));
+}
+
+/* Build a chunk_result; what is not known of a session is null. */
+static HeapTuple
+build_chunk_result(Outcome outcome, const Session *session, TimestampTz now,
+				   const ChunkResultType *type)
+{
+	bool		has_session = outcome != OUTCOME_NOT_FOUND &&
+		outcome != OUTCOME_LOCKED;
+	Datum		values[MaxTupleAttributeNumber];
+	bool		nulls[MaxTupleAttributeNumber];
+
+	Assert(outcome < OUTCOME_COUNT);
+	memset(nulls, true, type->desc->natts * sizeof(bool));
+
+#define SET_ATTRIBUTE(attribute, value) \
+	(values[type->map[attribute]] = (value), \
+	 nulls[type->map[attribute]] = false)
+
+	SET_ATTRIBUTE(CHUNK_OUTCOME,
+				  ObjectIdGetDatum(catalog_get()->outcome_labels[outcome]));
+	SET_ATTRIBUTE(CHUNK_READY, BoolGetDatum(has_session &&
+											session_is_ready(session, now)));
+	if (has_session)
+	{
+		SET_ATTRIBUTE(CHUNK_UPLOADED_BYTES,
+					  Int64GetDatum(session->uploaded_bytes));
+		if (session->total_size != SIZE_DEFERRED)
+			SET_ATTRIBUTE(CHUNK_TOTAL_SIZE, Int64GetDatum(session->total_size));
+		SET_ATTRIBUTE(CHUNK_STATUS, session->status == STATUS_OTHER ?
+					  ObjectIdGetDatum(session->other_status) :
+					  status_to_datum(session_shown_status(session, now)));
+		if (session->expires_at != EXPIRES_NEVER)
+			SET_ATTRIBUTE(CHUNK_EXPIRES_AT,
+						  TimestampTzGetDatum(session->expires_at));
+	}
+#undef SET_ATTRIBUTE
+
+	return heap_form_tuple(type->desc, values, nulls);
+}
+
+/* ---------- one chunk ---------- */
+
+/* Take the arguments of a chunk. */
+static void
+get_chunk(FunctionCallInfo fcinfo, Request *request)
+{
+	request->upload_id = required_text(fcinfo, 0, "upload_id");
+	request->chunk_offset = required_size(fcinfo, 1, "chunk_offset",
+										  request->upload_id);
+	request->chunk_length = required_size(fcinfo, 2, "chunk_length",
+										  request->upload_id);
+	check_chunk(request);
+	request->final = optional_flag(fcinfo, 3);
+	request->provider_data = optional_json(fcinfo, 4, "provider_data",
+										   request->upload_id);
+	request->owner = checked_owner(fcinfo, 5, request->upload_id);
+}
+
+/* Advance one session by one chunk. */
+static Datum
+advance(FunctionCallInfo fcinfo, bool raises)
+{
+	Request		request = {0};
+	LockWait	wait = optional_flag(fcinfo, 6) ? LOCK_NOWAIT : LOCK_WAIT;
+	Store		store;
+	Session		session;
+	Outcome		outcome;
+	TimestampTz now;
+	ChunkResultType type;
+	HeapTuple	result;
+
+	check_unknown_arguments(fcinfo, 7);
+	get_chunk(fcinfo, &request);
+	open_chunk_result_type(&type);
+	store_open(&store, RowShareLock);
+	outcome = change_session(&store, session_advance, &request, wait, &session,
+							 &now);
+	if (raises)
+		raise_unless_done(outcome, &session, &request);
+	result = build_chunk_result(outcome, &session, now, &type);
+	store_close(&store);
+	ReleaseTupleDesc(type.desc);
+	return row_result(fcinfo, HeapTupleGetDatum(result));
+}
+
+/*
+ * advance_upload(upload_id, chunk_offset, chunk_length, final, provider_data,
+ * owner, nowait): confirm a chunk, or raise why not.
+ */
+Datum
+vali_blob_advance_upload(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly("advance_upload()");
+	return advance(fcinfo, true);
+}
+
+/* try_advance_upload(the same): confirm a chunk, or say why not. */
+Datum
+vali_blob_try_advance_upload(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly("try_advance_upload()");
+	return advance(fcinfo, false);
+}
+
+/* ---------- many chunks ---------- */
+
+/* The elements of an array argument. */
+typedef struct Elements
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			count;
+} Elements;
+
+/* Take an array argument apart. */
+static Elements
+get_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
+{
+	Elements	elements;
+	ArrayType  *array;
+	bool		is_text = type == TEXTOID;
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name),
+				 errhint("Pass an array with one element for each chunk.")));
+	array = PG_GETARG_ARRAYTYPE_P(n);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a one-dimensional array, but has %d dimensions",
+						name, ARR_NDIM(array)),
+				 errhint("Pass an array with one element for each chunk.")));
+	deconstruct_array(array, type, is_text ? -1 : (int) sizeof(int64),
+					  !is_text && FLOAT8PASSBYVAL,
+					  is_text ? TYPALIGN_INT : TYPALIGN_DOUBLE,
+					  &elements.values, &elements.nulls, &elements.count);
+	return elements;
+}
+
+/* Take one element of an array as a number of bytes. */
+static int64
+element_size(const Elements *elements, int i, const char *name,
+			 const text *upload_id)
+{
+	return check_size(elements->nulls[i],
+					  elements->nulls[i] ? 0 : DatumGetInt64(elements->values[i]),
+					  name, upload_id);
+}
+
+/* A chunk among many: what is asked, and where the answer goes. */
+typedef struct ChunkOfMany
+{
+	Request		request;
+	int			position;		/* in the arguments and the result */
+	HeapTuple	result;
+} ChunkOfMany;
+
+/* Take the arrays of many chunks apart. */
+static ChunkOfMany *
+get_chunks(FunctionCallInfo fcinfo, int *count)
+{
+	Elements	ids = get_elements(fcinfo, 0, "upload_ids", TEXTOID);
+	Elements	offsets = get_elements(fcinfo, 1, "chunk_offsets", INT8OID);
+	Elements	lengths = get_elements(fcinfo, 2, "chunk_lengths", INT8OID);
+	ChunkOfMany *chunks = palloc0(ids.count * sizeof(ChunkOfMany));
+
+	if (ids.count != offsets.count || ids.count != lengths.count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("upload_ids, chunk_offsets and chunk_lengths must have the same number of elements, but have %d, %d and %d",
+						ids.count, offsets.count, lengths.count),
+				 errhint("Pass one element of each for each chunk.")));
+	for (int i = 0; i < ids.count; i++)
+	{
+		Request    *request = &chunks[i].request;
+
+		if (ids.nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("upload_ids must not contain nulls, but element %d is null",
+							i + 1),
+					 errhint("Pass one upload id for each chunk.")));
+		request->upload_id = DatumGetTextPP(ids.values[i]);
+		request->chunk_offset = element_size(&offsets, i, "chunk_offset",
+											 request->upload_id);
+		request->chunk_length = element_size(&lengths, i, "chunk_length",
+											 request->upload_id);
+		check_chunk(request);
+		chunks[i].position = i;
+	}
+	*count = ids.count;
+	return chunks;
+}
+
+/* Order chunks by upload; those of one upload as they were given. */
+static int
+compare_chunks(const void *a, const void *b)
+{
+	const ChunkOfMany *left = a;
+	const ChunkOfMany *right = b;
+	const text *l = left->request.upload_id;
+	const text *r = right->request.upload_id;
+	int			l_size = VARSIZE_ANY_EXHDR(l);
+	int			r_size = VARSIZE_ANY_EXHDR(r);
+	int			order = memcmp(VARDATA_ANY(l), VARDATA_ANY(r),
+							   Min(l_size, r_size));
+
+	if (order == 0)
+		order = l_size - r_size;
+	if (order == 0)
+		order = left->position - right->position;
+	return order;
+}
+
+/* Order chunks as they were given. */
+static int
+compare_positions(const void *a, const void *b)
+{
+	return ((const ChunkOfMany *) a)->position -
+		((const ChunkOfMany *) b)->position;
+}
+
+/*
+ * Advance each chunk's session.  All callers lock in the order of upload_id,
+ * so that no two of them can wait for each other.
+ */
+static void
+advance_in_order(Store *store, ChunkOfMany *chunks, int count,
+				 const ChunkResultType *type)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob chunk",
+												  ALLOCSET_SMALL_SIZES);
+
+	qsort(chunks, count, sizeof(ChunkOfMany), compare_chunks);
+	for (int i = 0; i < count; i++)
+	{
+		Session		session;
+		TimestampTz now;
+		Outcome		outcome;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(scratch);
+		outcome = change_session(store, session_advance, &chunks[i].request,
+								 LOCK_WAIT, &session, &now);
+		MemoryContextSwitchTo(caller);
+		chunks[i].result = build_chunk_result(outcome, &session, now, type);
+		MemoryContextReset(scratch);
+	}
+	MemoryContextDelete(scratch);
+	qsort(chunks, count, sizeof(ChunkOfMany), compare_positions);
+}
+
+/*
+ * advance_uploads(upload_ids, chunk_offsets, chunk_lengths): advance many
+ * sessions in one round trip, and say of each what became of it.
+ */
+Datum
+vali_blob_advance_uploads(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Store		store;
+	ChunkResultType type;
+	ChunkOfMany *chunks;
+	int			count;
+
+	PreventCommandIfReadOnly("advance_uploads()");
+	check_unknown_arguments(fcinfo, 3);
+	require_owner(NULL, NULL);
+	chunks = get_chunks(fcinfo, &count);
+	open_chunk_result_type(&type);
+	InitMaterializedSRF(fcinfo, 0);
+
+	store_open(&store, RowShareLock);
+	advance_in_order(&store, chunks, count, &type);
+	store_close(&store);
+	ReleaseTupleDesc(type.desc);
+	for (int i = 0; i < count; i++)
+		tuplestore_puttuple(rsinfo->setResult, chunks[i].result);
+	return (Datum) 0;
+}

@@ -1,0 +1,185 @@
+# What a later version may append to the extension's objects is not in the way of
+# this library, neither in a session that has loaded it before nor in a new one:
+# enum labels, columns, attributes of chunk_result, arguments.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use UploadTest;
+
+my $node = upload_node('main', conf => 'vali_blob.sweep = off');
+my %functions = extension_functions($node);
+
+# Every function once, all but start_sweeper() with an answer that is the same
+# each time.  What a client reads it names.
+my @life = (
+	q{SELECT uploaded_bytes, total_size, status FROM start_upload('dir/file', owner => 'ann', upload_id => 'u')},
+	q{SELECT outcome, uploaded_bytes, ready, status FROM advance_upload('u', 0, 10, provider_data => '{"etag": 1}')},
+	q{SELECT outcome, uploaded_bytes, total_size FROM try_advance_upload('u', 5, 50)},
+	q{SELECT outcome, uploaded_bytes, ready FROM advance_uploads('{u,nobody,u}', '{10,0,20}', '{10,1,80}')},
+	q{SELECT metadata FROM merge_upload_data('u', '{"b": 2}')},
+	q{SELECT total_size FROM declare_upload_size('u', 100)},
+	q{SELECT upload_id, status FROM get_upload('u', 'ann')},
+	q{SELECT upload_id, status FROM get_uploads('{u,nobody,u}')},
+	q{SELECT upload_id, status FROM list_uploads('ann', 'dir/', 'in_progress', '0 s')},
+	q{SELECT status, result FROM complete_upload('u', '{"etag": "e"}')},
+	q{SELECT delete_upload('u')},
+	q{SELECT status FROM start_upload('dir/file', provider_data => '{"part": 1}', upload_id => 'v')},
+	q{SELECT status, abort_reason FROM abort_upload('v', 'reason')},
+	q{INSERT INTO upload_session (upload_id, path, expires_at, provider_data) VALUES ('w', 'file', '-infinity', '{"part": 2}')},
+	q{SELECT * FROM sweep_uploads()},
+	q{SELECT upload_id, reason, attempts FROM claim_reclaims() ORDER BY upload_id},
+	q{SELECT fail_reclaim(id, 'no') FROM upload_reclaim},
+	q{SELECT finish_reclaim(id) FROM upload_reclaim},
+	q{SELECT status, sessions, reclaim_backlog FROM upload_stats WHERE sessions > 0 ORDER BY status},
+	q{SELECT running FROM sweeper_status()},
+	q{SELECT grant_upload_access('client'), revoke_upload_access('client')},
+	q{SELECT delete_upload(upload_id) FROM upload_session});
+my $expected = join "\n",
+  '0||pending', 'advanced|10|f|in_progress', 'conflict|10|',
+  'advanced|20|f', 'not_found||f', 'advanced|100|f',
+  '{"b": 2}', '100', 'u|in_progress', 'u|in_progress', 'u|in_progress', 'u|in_progress',
+  'complete|{"etag": "e"}', 't', 'pending', 'aborted|reason', '1|0|0',
+  'v|aborted|0', 'w|expired|0', 't', 't', 't', 't', 'aborted|1|0', 'expired|1|0', 't', '|', 't', 't';
+
+foreach my $function (sort keys %functions)
+{
+	ok($function eq 'start_sweeper' || grep({ /\b$function\(/ } @life), "$function is among the calls");
+}
+
+# A session of before, for each way to the rows.
+my %old = map { $_ => $node->background_psql('postgres') } 'sql', 'auto';
+$node->safe_psql('postgres', 'CREATE ROLE client; SELECT start_sweeper()');
+foreach my $way (sort keys %old)
+{
+	$old{$way}->query_safe("SET vali_blob.row_access = $way");
+	is(answer($old{$way}, join(';', @life)), $expected, "before, row_access = $way");
+}
+
+# Run the calls in all sessions, and in new ones.
+sub lives
+{
+	my ($test_name) = @_;
+
+	foreach my $way (sort keys %old)
+	{
+		is(answer($old{$way}, join(';', @life)), $expected, "$test_name: a session of before, row_access = $way");
+		is($node->safe_psql('postgres', join(';', "SET vali_blob.row_access = $way", @life)),
+			$expected, "$test_name: a new session, row_access = $way");
+	}
+	return;
+}
+
+# --- columns, labels, attributes
+
+foreach (
+	[ 'columns' => q{
+		ALTER TABLE upload_session ADD any_order boolean NOT NULL DEFAULT false, ADD end_by timestamptz, ADD gone text;
+		ALTER TABLE upload_reclaim ADD parts jsonb, ADD gone text} ],
+	[ 'columns that were dropped' => q{
+		ALTER TABLE upload_session DROP gone;
+		ALTER TABLE upload_reclaim DROP gone} ],
+	[ 'labels' => q{
+		ALTER TYPE upload_status ADD VALUE 'paused' BEFORE 'complete';
+		ALTER TYPE chunk_outcome ADD VALUE 'replaced';
+		ALTER TYPE chunk_outcome ADD VALUE 'fenced' BEFORE 'advanced'} ],
+	[ 'an attribute' => q{ALTER TYPE chunk_result ADD ATTRIBUTE part integer, ADD ATTRIBUTE gone text} ],
+	[ 'an attribute that was dropped' => q{ALTER TYPE chunk_result DROP ATTRIBUTE gone} ],
+	[ 'another table with a foreign key' => q{
+		CREATE TABLE upload_part (upload_id varchar REFERENCES upload_session (upload_id) ON DELETE CASCADE)} ])
+{
+	my ($test_name, $commands) = @$_;
+
+	$node->safe_psql('postgres', $commands);
+	lives($test_name);
+}
+is($node->safe_psql('postgres', q{SELECT (r).part IS NULL FROM (SELECT advance_upload((start_upload('file')).upload_id, 0, 1) AS r) AS call}),
+	't', 'an attribute that is not known is null');
+
+# --- a status that this library does not know
+
+$node->safe_psql('postgres', q{
+	DELETE FROM upload_session;
+	INSERT INTO upload_session (upload_id, path, status, expires_at, provider_data)
+	VALUES ('p', 'file', 'paused', '-infinity', '{"part": 1}')});
+foreach my $way ('sql', 'auto')
+{
+	my $setup = "SET vali_blob.row_access = $way";
+	is( $node->safe_psql(
+			'postgres', qq{
+			$setup;
+			SELECT status FROM get_upload('p');
+			SELECT upload_id FROM list_uploads(status => 'paused');
+			SELECT count(*) FROM list_uploads(status => 'expired');
+			SELECT outcome, status, ready FROM try_advance_upload('p', 0, 1);
+			SELECT * FROM sweep_uploads();
+		}),
+		join("\n", 'paused', 'p', 0, 'ended|paused|f', '0|0|0'),
+		"a session of another status is shown, and left alone, row_access = $way");
+	is_deeply(
+		[
+			sqlstates_of(
+				$node, 'postgres', $setup,
+				map { "SELECT $_" } q{advance_upload('p', 0, 1)}, q{declare_upload_size('p', 1)}, q{merge_upload_data('p')},
+				q{complete_upload('p')}, q{abort_upload('p')}, q{delete_upload('p')})
+		],
+		[ ('VB003') x 6 ],
+		"nothing changes it, row_access = $way");
+}
+is($node->safe_psql('postgres', 'SELECT upload_id, status FROM upload_session'), 'p|paused', 'it is still there');
+$node->safe_psql('postgres', 'DELETE FROM upload_session');
+
+# --- arguments
+
+# Give every function an argument of each kind that a later version may have.
+$node->safe_psql(
+	'postgres', q{
+	DO $$
+	DECLARE
+		f record;
+	BEGIN
+		FOR f IN
+			SELECT p.oid, p.proname, pg_get_functiondef(p.oid) AS definition,
+				pg_get_function_arguments(p.oid) AS arguments
+			FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
+			WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+				AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'vali_blob')
+				AND p.proname <> ALL ('{grant_upload_access,revoke_upload_access,start_sweeper,sweeper_status}')
+		LOOP
+			EXECUTE format('ALTER EXTENSION vali_blob DROP FUNCTION %s', f.oid::regprocedure);
+			EXECUTE format('DROP FUNCTION %s', f.oid::regprocedure);
+			-- what is required comes first, and gets a default of null
+			EXECUTE replace(f.definition, '(' || f.arguments || ')', format('(%s)', concat_ws(', ',
+				(SELECT string_agg(CASE WHEN a ~ 'DEFAULT|^OUT ' THEN a ELSE a || ' DEFAULT NULL' END, ', ' ORDER BY a ~ '^OUT ', n)
+				 FROM regexp_split_to_table(f.arguments, ', (?=[a-zOU_]+ )') WITH ORDINALITY AS s (a, n)),
+				'more_flag boolean = false', 'more_number bigint = NULL', 'more_texts text[] = NULL')));
+			EXECUTE format('ALTER EXTENSION vali_blob ADD FUNCTION %I', f.proname);
+		END LOOP;
+	END $$;
+});
+lives('arguments');
+
+# An argument that asks for what this library cannot do is not passed over.
+my @calls = map { /(\w+)\(NULL/ ? "$1(" : () } map { $functions{$_}{null_call} }
+  grep { !/access|sweeper/ } sort keys %functions;
+cmp_ok(scalar @calls, '>', 12, 'functions with further arguments');
+foreach my $argument ('more_flag => true', 'more_number => 0', q{more_texts => '{}'})
+{
+	is_deeply(
+		[ sqlstates_of($node, 'postgres', '', map { "SELECT * FROM $_$argument)" } @calls) ],
+		[ ('0A000') x @calls ],
+		"$argument is refused");
+}
+my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT advance_upload('u', 0, 1, more_number => 7)});
+like($stderr, qr/argument 9 of function advance_upload\(.*\n.*DETAIL:.*\n.*HINT:  Reconnect/,
+	'with a message that names it and says what to do');
+
+$_->quit foreach values %old;
+$node->stop;
+done_testing();
