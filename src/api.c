@@ -59,7 +59,7 @@ get_ttl(FunctionCallInfo fcinfo, int n, const text *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("ttl of upload \"%s\" must be between 0 and %d years, but is %s",
-						shown_id(name), MAX_INTERVAL_YEARS, show_interval(ttl)),
+						shown_text(name), MAX_INTERVAL_YEARS, show_interval(ttl)),
 				 errhint("Pass an idle time such as '48 hours', or '0' for an upload that never expires.")));
 	return compare_with_years(ttl, 0) == 0 ? NULL : ttl;
 }

@@ -121,7 +121,7 @@ require_owner(const text *owner, const text *upload_id)
 				 upload_id == NULL ?
 				 errmsg("owner must not be null while vali_blob.require_owner is on") :
 				 errmsg("owner of upload \"%s\" must not be null while vali_blob.require_owner is on",
-						shown_id(upload_id)),
+						shown_text(upload_id)),
 				 errhint("Pass the owner, in a function that takes one.")));
 }
 
@@ -143,13 +143,13 @@ check_size(bool is_null, int64 size, const char *name, const text *upload_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s of upload \"%s\" must not be null", name,
-						shown_id(upload_id)),
+						shown_text(upload_id)),
 				 errhint("Pass a number of bytes.")));
 	if (size < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s of upload \"%s\" must not be negative, but is " INT64_FORMAT,
-						name, shown_id(upload_id), size),
+						name, shown_text(upload_id), size),
 				 errhint("Sizes and offsets are numbers of bytes, counted from 0.")));
 	return size;
 }
@@ -173,7 +173,7 @@ check_chunk(const Request *request)
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("chunk of upload \"%s\" ends beyond the range of bigint: " INT64_FORMAT " + " INT64_FORMAT,
-						shown_id(request->upload_id), request->chunk_offset,
+						shown_text(request->upload_id), request->chunk_offset,
 						request->chunk_length),
 				 errhint("Check chunk_offset and chunk_length.")));
 }
@@ -192,7 +192,7 @@ check_length(const text *value, const char *name, int limit,
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
 				 errmsg("%s of upload \"%s\" is too long: %d characters", name,
-						shown_id(upload_id), length),
+						shown_text(upload_id), length),
 				 errhint("At most %d characters fit.", limit)));
 }
 
@@ -221,7 +221,7 @@ optional_json(FunctionCallInfo fcinfo, int n, const char *name,
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s of upload \"%s\" must be a JSON object, but its type is %s",
-						name, shown_id(upload_id), json_kind(json)),
+						name, shown_text(upload_id), json_kind(json)),
 				 errhint("Pass an object such as {\"key\": \"value\"}.")));
 	return json;
 }

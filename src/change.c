@@ -20,12 +20,12 @@
 #include "reclaim.h"
 
 /*
- * Find the session that a request is about and lock it.  A session of another
- * owner is not found, locked or not.
+ * Find the session that a request is about and lock it: OUTCOME_ADVANCED if
+ * that was done.  A session of another owner is not found, locked or not.
  */
-static Outcome
-find_and_lock(Store *store, const Request *request, LockWait wait,
-			  Session *session)
+Outcome
+lock_session(Store *store, const Request *request, LockWait wait,
+			 Session *session)
 {
 	Outcome		outcome = OUTCOME_ADVANCED;
 
@@ -48,7 +48,7 @@ find_and_lock(Store *store, const Request *request, LockWait wait,
 }
 
 /* Write a changed session, and do what follows from the change. */
-static void
+void
 write_session(Store *store, Session *session)
 {
 	/* store_write() makes the session the row as stored */
@@ -67,7 +67,7 @@ Outcome
 change_session(Store *store, Transition rule, const Request *request,
 			   LockWait wait, Session *session, TimestampTz *now)
 {
-	Outcome		outcome = find_and_lock(store, request, wait, session);
+	Outcome		outcome = lock_session(store, request, wait, session);
 
 	*now = GetCurrentTimestamp();
 	if (outcome == OUTCOME_ADVANCED)
@@ -87,7 +87,7 @@ remove_session(Store *store, const Request *request)
 	Session		session;
 	TimestampTz now;
 
-	if (find_and_lock(store, request, LOCK_WAIT, &session) != OUTCOME_ADVANCED)
+	if (lock_session(store, request, LOCK_WAIT, &session) != OUTCOME_ADVANCED)
 		return false;
 	now = GetCurrentTimestamp();
 	if (session.status == STATUS_OTHER)

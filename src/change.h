@@ -18,6 +18,9 @@ typedef enum SweepAction
 	SWEEP_PURGED
 } SweepAction;
 
+extern Outcome lock_session(Store *store, const Request *request,
+							LockWait wait, Session *session);
+extern void write_session(Store *store, Session *session);
 extern Outcome change_session(Store *store, Transition rule,
 							  const Request *request, LockWait wait,
 							  Session *session, TimestampTz *now);

@@ -316,12 +316,10 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 	return chunks;
 }
 
-/* Order chunks by upload; those of one upload as they were given. */
+/* Compare the upload ids of two chunks, as COLLATE "C" does. */
 static int
-compare_chunks(const void *a, const void *b)
+compare_upload_ids(const ChunkOfMany *left, const ChunkOfMany *right)
 {
-	const ChunkOfMany *left = a;
-	const ChunkOfMany *right = b;
 	const text *l = left->request.upload_id;
 	const text *r = right->request.upload_id;
 	int			l_size = VARSIZE_ANY_EXHDR(l);
@@ -329,11 +327,18 @@ compare_chunks(const void *a, const void *b)
 	int			order = memcmp(VARDATA_ANY(l), VARDATA_ANY(r),
 							   Min(l_size, r_size));
 
-	if (order == 0)
-		order = l_size - r_size;
-	if (order == 0)
-		order = left->position - right->position;
-	return order;
+	return order != 0 ? order : l_size - r_size;
+}
+
+/* Order chunks by upload; those of one upload as they were given. */
+static int
+compare_chunks(const void *a, const void *b)
+{
+	const ChunkOfMany *left = a;
+	const ChunkOfMany *right = b;
+	int			order = compare_upload_ids(left, right);
+
+	return order != 0 ? order : left->position - right->position;
 }
 
 /* Order chunks as they were given. */
@@ -342,6 +347,41 @@ compare_positions(const void *a, const void *b)
 {
 	return ((const ChunkOfMany *) a)->position -
 		((const ChunkOfMany *) b)->position;
+}
+
+/*
+ * Advance one session by some chunks, one after the other.  The row is written
+ * once: each new version would lengthen the search for the next one, as none of
+ * them can be removed before the transaction ends.
+ */
+static void
+advance_by_chunks(Store *store, ChunkOfMany *chunks, int count,
+				  const ChunkResultType *type, MemoryContext result_context)
+{
+	Session		session;
+	Outcome		locked = lock_session(store, &chunks[0].request, LOCK_WAIT,
+									  &session);
+	bool		has_changed = false;
+
+	for (int i = 0; i < count; i++)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		Outcome		outcome = locked;
+		MemoryContext caller;
+
+		CHECK_FOR_INTERRUPTS();
+		if (locked == OUTCOME_ADVANCED)
+		{
+			outcome = session_advance(&session, &chunks[i].request, now);
+			has_changed |= outcome == OUTCOME_ADVANCED;
+		}
+		/* the last result shows the session as stored */
+		if (has_changed && i == count - 1)
+			write_session(store, &session);
+		caller = MemoryContextSwitchTo(result_context);
+		chunks[i].result = build_chunk_result(outcome, &session, now, type);
+		MemoryContextSwitchTo(caller);
+	}
 }
 
 /*
@@ -355,22 +395,20 @@ advance_in_order(Store *store, ChunkOfMany *chunks, int count,
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob chunk",
 												  ALLOCSET_SMALL_SIZES);
+	int			end;
 
 	qsort(chunks, count, sizeof(ChunkOfMany), compare_chunks);
-	for (int i = 0; i < count; i++)
+	MemoryContextSwitchTo(scratch);
+	for (int begin = 0; begin < count; begin = end)
 	{
-		Session		session;
-		TimestampTz now;
-		Outcome		outcome;
-
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextSwitchTo(scratch);
-		outcome = change_session(store, session_advance, &chunks[i].request,
-								 LOCK_WAIT, &session, &now);
-		MemoryContextSwitchTo(caller);
-		chunks[i].result = build_chunk_result(outcome, &session, now, type);
+		end = begin + 1;
+		while (end < count &&
+			   compare_upload_ids(&chunks[begin], &chunks[end]) == 0)
+			end++;
+		advance_by_chunks(store, &chunks[begin], end - begin, type, caller);
 		MemoryContextReset(scratch);
 	}
+	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(scratch);
 	qsort(chunks, count, sizeof(ChunkOfMany), compare_positions);
 }

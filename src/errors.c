@@ -8,23 +8,25 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
-#include "utils/builtins.h"
 
 #include "errors.h"
 
-/* The longest part of a wrong id that a message repeats, in bytes. */
-#define SHOWN_ID_BYTES 512
+/*
+ * The longest text that a message repeats, in bytes.  Every possible upload id
+ * is shorter.
+ */
+#define SHOWN_BYTES 512
 
-/* An upload id as messages show it: whole, unless it is no possible id. */
+/* A text as messages show it. */
 const char *
-shown_id(const text *upload_id)
+shown_text(const text *value)
 {
-	const char *id = VARDATA_ANY(upload_id);
-	int			length = VARSIZE_ANY_EXHDR(upload_id);
+	const char *start = VARDATA_ANY(value);
+	int			length = VARSIZE_ANY_EXHDR(value);
 
-	if (length <= SHOWN_ID_BYTES)
-		return pnstrdup(id, length);
-	return psprintf("%.*s...", pg_mbcliplen(id, length, SHOWN_ID_BYTES), id);
+	if (length <= SHOWN_BYTES)
+		return pnstrdup(start, length);
+	return psprintf("%.*s...", pg_mbcliplen(start, length, SHOWN_BYTES), start);
 }
 
 /* Raise an ended session, saying how it ended. */
@@ -49,7 +51,7 @@ raise_ended(const char *id, const Session *session)
 			 errmsg("upload \"%s\" was aborted", id),
 			 session->abort_reason == NULL ? 0 :
 			 errdetail("The reason given was: %s",
-					   text_to_cstring(session->abort_reason)),
+					   shown_text(session->abort_reason)),
 			 errhint("Start a new upload with start_upload().")));
 }
 
@@ -99,7 +101,7 @@ raise_too_large(const char *id, const Session *session, const Request *request)
 void
 raise_outcome(Outcome outcome, const Session *session, const Request *request)
 {
-	const char *id = shown_id(request->upload_id);
+	const char *id = shown_text(request->upload_id);
 
 	switch (outcome)
 	{

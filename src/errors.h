@@ -23,7 +23,7 @@
 #define ERRCODE_UPLOAD_INCOMPLETE		MAKE_SQLSTATE('V', 'B', '0', '0', '6')
 #define ERRCODE_UPLOAD_SIZE_MISMATCH	MAKE_SQLSTATE('V', 'B', '0', '0', '7')
 
-extern const char *shown_id(const text *upload_id);
+extern const char *shown_text(const text *value);
 pg_noreturn extern void raise_outcome(Outcome outcome, const Session *session,
 									  const Request *request);
 extern void raise_unless_done(Outcome outcome, const Session *session,

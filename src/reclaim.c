@@ -101,7 +101,7 @@ enqueue_reclaim(Store *store, const Session *session)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				 errmsg("what upload \"%s\" left in storage was not queued",
-						shown_id(session->upload_id)),
+						shown_text(session->upload_id)),
 				 errhint("A trigger, a rule or a policy on table upload_reclaim suppressed the row.")));
 }
 

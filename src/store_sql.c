@@ -175,7 +175,7 @@ take_written(Session *session, const text *upload_id)
 	if (!take_row(session))
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-				 errmsg("upload \"%s\" was not written", shown_id(upload_id)),
+				 errmsg("upload \"%s\" was not written", shown_text(upload_id)),
 				 errhint("A trigger, a rule or a policy on table upload_session suppressed the write.")));
 }
 
@@ -213,7 +213,7 @@ raise_insert_error(MemoryContext context, const Session *session)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("upload \"%s\" exists already",
-						shown_id(session->upload_id)),
+						shown_text(session->upload_id)),
 				 error->detail == NULL ? 0 :
 				 errdetail_internal("%s", error->detail),
 				 errhint("Choose another upload_id, or leave it out to get a random one."),
@@ -229,7 +229,7 @@ raise_insert_error(MemoryContext context, const Session *session)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
 				 errmsg("path or owner of upload \"%s\" is too long for an index",
-						shown_id(session->upload_id)),
+						shown_text(session->upload_id)),
 				 errdetail_internal("%s", error->message),
 				 errhint("Whatever fits into %d bytes can be indexed.",
 						 INDEXABLE_BYTES)));
@@ -354,7 +354,7 @@ sql_delete(const Session *session)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 				 errmsg("upload \"%s\" was not deleted",
-						shown_id(session->upload_id)),
+						shown_text(session->upload_id)),
 				 errhint("A trigger, a rule or a policy on table upload_session suppressed the deletion.")));
 }
 

@@ -227,7 +227,7 @@ run_scan(const Batch *batch, SessionStatus status, TimestampTz due_at,
 			failed++;
 			scan->failed_ids[scan->failed_count++] = session.id;
 			note_failure(pass, psprintf("upload \"%s\"",
-										shown_id(session.upload_id)), error);
+										shown_text(session.upload_id)), error);
 		}
 		MemoryContextReset(row_context);
 		if (batch->delay_point != NULL)

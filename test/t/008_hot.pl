@@ -111,6 +111,19 @@ is( $node->safe_psql(
 	"10\nreplayed\nconflict\nt",
 	'a replay and a refusal leave the deadline alone');
 
+# Chunks of one session in one call make one new version of its row.
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT upload_id FROM start_upload('file', 100, upload_id => 'many');
+		BEGIN;
+		SELECT string_agg(outcome || ' ' || uploaded_bytes, ', ')
+		FROM advance_uploads('{many,many,nobody,many,many}', '{0,10,0,5,30}', '{10,20,1,50,70}');
+		SELECT n_tup_upd FROM pg_stat_xact_user_tables WHERE relname = 'upload_session';
+		COMMIT;
+	}),
+	"many\nadvanced 10, advanced 30, conflict 30, advanced 100\n1",
+	'many chunks, one update');
+
 # Sessions without a ttl have no deadline at all.
 is( $node->safe_psql(
 		'postgres', q{

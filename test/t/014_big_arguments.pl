@@ -79,7 +79,13 @@ cmp_ok($memory, '<', 400, 'take memory in step');
 ($outcomes, $memory) = run('', "SELECT count(*) FROM get_uploads($ids)");
 is($outcomes, $elements / 100, 'many ids to read');
 cmp_ok($memory, '<', 400, 'take memory in step');
-foreach my $call ("advance_uploads($ids, $zeros, $zeros)", "get_uploads($ids)")
+my $same = "array_fill('a1'::text, ARRAY[$elements])";
+my $ones = "array_fill(1, ARRAY[$elements])";
+my $offsets = "ARRAY(SELECT i - 1 FROM generate_series(1, $elements) i)";
+($outcomes, $memory) = run('', "SELECT outcome || ' ' || count(*) || ' ' || max(uploaded_bytes) FROM advance_uploads($same, $offsets, $ones) GROUP BY outcome");
+is($outcomes, "advanced $elements $elements", 'many chunks of one upload');
+cmp_ok($memory, '<', 400, 'take memory in step');
+foreach my $call ("advance_uploads($same, $offsets, $ones)", "advance_uploads($ids, $zeros, $zeros)", "get_uploads($ids)")
 {
 	is(sqlstate_of($node, "SET statement_timeout = 20; SELECT count(*) FROM $call"), '57014', "$call can be cancelled");
 }
