@@ -23,7 +23,7 @@
 #define DAY (24 * HOUR)
 
 int			session_ttl_setting = 48 * HOUR;
-int			retention_setting = 24 * HOUR;
+int			retention_setting = 48 * HOUR;
 int			reclaim_retention_setting = 30 * DAY;
 bool		require_owner_setting = false;
 int			row_access_setting = ROW_ACCESS_AUTO;
@@ -69,7 +69,7 @@ define_durations(void)
 							"Sets how long an ended upload session is kept.",
 							"0 removes it with the next sweep, -1 keeps it for ever.",
 							&retention_setting,
-							24 * HOUR, -1, INT_MAX,
+							48 * HOUR, -1, INT_MAX,
 							PGC_USERSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
 

@@ -105,7 +105,7 @@ BEGIN
 	END CASE;
 	RETURN (SELECT expires_at FROM upload_session WHERE upload_id = my_id);
 END $$;
-SELECT pg_temp.is_in(pg_temp.ended(how), '24 hours', how || ': the ended upload is kept for a day')
+SELECT pg_temp.is_in(pg_temp.ended(how), '48 hours', how || ': the ended upload is kept for two days')
   FROM unnest(ARRAY['complete_upload', 'final', 'abort_upload', 'sweep_uploads']) AS how;
 SET LOCAL vali_blob.retention = '90min';
 SELECT pg_temp.is_in(pg_temp.ended(how), '90 minutes', how || ': ... for vali_blob.retention')

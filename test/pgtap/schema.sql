@@ -248,7 +248,7 @@ SELECT results_eq(
 --
 LOAD 'vali_blob';
 SELECT is(current_setting('vali_blob.' || name)::interval, value::interval, format('vali_blob.%s is %s', name, value))
-  FROM (VALUES ('session_ttl', '48 hours'), ('retention', '24 hours'), ('reclaim_retention', '30 days'),
+  FROM (VALUES ('session_ttl', '48 hours'), ('retention', '48 hours'), ('reclaim_retention', '30 days'),
 		('sweep_interval', '60 seconds')) AS x (name, value);
 SELECT is(current_setting('vali_blob.' || name), value, format('vali_blob.%s is %s', name, value))
   FROM (VALUES ('require_owner', 'off'), ('sweep', 'on'), ('sweep_batch_size', '1000')) AS x (name, value);

@@ -217,8 +217,8 @@ SELECT upload_id FROM start_upload('advance/for-ever', 100, ttl => '0', upload_i
 SELECT outcome, expires_at FROM advance_upload('advance-for-ever', 0, 10);
 -- Once complete, the row is kept for vali_blob.retention, a day.
 SELECT outcome, status,
-       expires_at BETWEEN now() + interval '24 hours'
-                      AND clock_timestamp() + interval '24 hours' AS kept_a_day
+       expires_at BETWEEN now() + interval '48 hours'
+                      AND clock_timestamp() + interval '48 hours' AS kept_two_days
   FROM advance_upload('advance-for-ever', 10, 90, final => true);
 
 -- Several chunks in one statement, each judged on what the one before it left.

@@ -131,8 +131,8 @@ SELECT complete_upload('lifecycle-complete-full', 'null');
 SELECT upload_id, :session, result FROM upload_session WHERE path = 'lifecycle/complete' ORDER BY upload_id;
 -- Completed once; from then on the stored row is returned, whatever the result says.
 SELECT :session, result, provider_data, updated_at >= now() AS touched,
-       expires_at BETWEEN now() + interval '24 hours'
-                      AND clock_timestamp() + interval '24 hours' AS kept_a_day
+       expires_at BETWEEN now() + interval '48 hours'
+                      AND clock_timestamp() + interval '48 hours' AS kept_two_days
   FROM complete_upload('lifecycle-complete-full', '{"etag": "first"}');
 UPDATE upload_session SET updated_at = now() - interval '1 hour' WHERE upload_id = 'lifecycle-complete-full';
 SELECT :session, result, updated_at < now() AS unchanged
@@ -159,8 +159,8 @@ SELECT complete_upload('lifecycle-complete-deferred');
 SELECT * FROM pg_temp.start_each('abort');
 DELETE FROM upload_reclaim WHERE path LIKE 'lifecycle/%';
 SELECT :session, abort_reason, updated_at >= now() AS touched,
-       expires_at BETWEEN now() + interval '24 hours'
-                      AND clock_timestamp() + interval '24 hours' AS kept_a_day
+       expires_at BETWEEN now() + interval '48 hours'
+                      AND clock_timestamp() + interval '48 hours' AS kept_two_days
   FROM abort_upload('lifecycle-abort-pending', 'user pressed cancel');
 SELECT :session, abort_reason FROM abort_upload('lifecycle-abort-partial');
 SELECT :session, abort_reason FROM abort_upload(owner => NULL, reason => '', upload_id => 'lifecycle-abort-full');

@@ -11,7 +11,7 @@ SELECT name, vartype, context FROM pg_settings WHERE name LIKE 'vali\_blob.%' OR
 SELECT name FROM pg_settings WHERE name LIKE 'vali\_blob.%' AND name <> 'vali_blob.row_access'
     AND (short_desc = '' OR setting <> boot_val);
 SELECT current_setting('vali_blob.session_ttl')::interval = '48 hours' AS session_ttl,
-       current_setting('vali_blob.retention')::interval = '24 hours' AS retention,
+       current_setting('vali_blob.retention')::interval = '48 hours' AS retention,
        current_setting('vali_blob.reclaim_retention')::interval = '30 days' AS reclaim_retention,
        current_setting('vali_blob.sweep_interval')::interval = '60 seconds' AS sweep_interval;
 SHOW vali_blob.require_owner;

@@ -31,8 +31,8 @@ UPDATE upload_session SET expires_at = now() - interval '1 second' WHERE path = 
 
 SELECT * FROM sweep_uploads();
 SELECT :session, abort_reason,
-       expires_at BETWEEN now() + interval '24 hours'
-                      AND clock_timestamp() + interval '24 hours' AS kept_a_day
+       expires_at BETWEEN now() + interval '48 hours'
+                      AND clock_timestamp() + interval '48 hours' AS kept_two_days
   FROM upload_session WHERE path LIKE 'sweep/%' ORDER BY path, id;
 -- What they left in storage is queued in the same transaction; a complete session left nothing.
 SELECT upload_id, owner, bucket, path, provider_data, reason, attempts, claimed_until, last_error,
