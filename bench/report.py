@@ -61,14 +61,19 @@ class Goal:
         return [self.what, spread(self.values, self.form), limit, "yes" if met else "**no**"]
 
 
-# How many times as fast as these vali_blob is to be
-THROUGHPUT_GOALS = {
+# How many times as fast as these vali_blob is to be.  Durable figures end at the
+# disk, which costs everybody the same, so few goals are set there.
+DURABLE_GOALS = {
+    "by_hand": ("a hand-written `UPDATE … RETURNING`", 1.2),
+    "redis": ("Redis", 1.0),
+}
+RELAXED_GOALS = {
     "by_hand": ("a hand-written `UPDATE … RETURNING`", 1.2),
     "by_function": ("a PL/pgSQL function", 1.6),
     "original": ("`SELECT`, then `UPDATE`", 2.0),
     "original_transaction": ("`SELECT`, then `UPDATE`, in a transaction", 2.5),
+    "redis": ("Redis", 1.0),
 }
-DURABLE_GOALS = {**THROUGHPUT_GOALS, "redis": ("Redis", 1.0)}
 
 
 def throughput_goals(results, kind, limits):
@@ -82,16 +87,15 @@ def throughput_goals(results, kind, limits):
 def goals(results):
     """What is to be so many times something else, and other limits."""
     yield from throughput_goals(results, "durable", DURABLE_GOALS)
-    yield from throughput_goals(results, "relaxed", THROUGHPUT_GOALS)
+    yield from throughput_goals(results, "relaxed", RELAXED_GOALS)
     wal = wal_rounds(results, "vali_blob")
-    yield Goal("bytes of WAL a chunk", [figures["bytes"] for figures in wal], 230, True, ".0f")
+    yield Goal("bytes of WAL a chunk", [figures["bytes"] for figures in wal], 210, True, ".0f")
     yield Goal("share of updates that are not HOT", [1 - figures["hot"] for figures in wal], 0.01, True, ".4f")
     smallest, *others = results["sizes"]
     for size in others:
-        for busy, which in ("few", f"{smallest['sessions']:,}"), ("all", "all"):
-            yield Goal(f"cost of a chunk among {size['sessions']:,} sessions, {which} of them busy,"
-                       f" against {smallest['sessions']:,}",
-                       ratios(size[busy], smallest[busy]), 1.3, True)
+        yield Goal(f"cost of a chunk among {size['sessions']:,} sessions, {smallest['sessions']:,} of them busy,"
+                   f" against {smallest['sessions']:,}",
+                   ratios(size["few"], smallest["few"]), 1.2, True)
     sweep = results["sweep"]
     normal = median(p99 for _, p99 in sweep["before"])
     yield Goal(f"p99 of latency while {sweep['stale']:,} sessions are swept, against no sweep",

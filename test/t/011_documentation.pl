@@ -63,4 +63,17 @@ foreach my $file ('README.md', 'doc/vali_blob.md')
 	$node->safe_psql('postgres', "DROP ROLE IF EXISTS upload_server");
 }
 
+# The reference lists the columns in the order in which they stand.
+my $reference = slurp_file("$root/doc/vali_blob.md");
+foreach my $relation ('upload_session', 'upload_reclaim', 'chunk_result', 'upload_stats')
+{
+	my ($section) = $reference =~ /^### $relation\n(.*?)^##/ms;
+	my @listed = map { /^\| `(\w+)` \|/ ? $1 : () } split /\n/, $section;
+
+	is( join(' ', @listed),
+		$node->safe_psql('postgres', qq{SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
+			WHERE attrelid = '$relation'::regclass AND attnum > 0}),
+		"$relation in the reference");
+}
+
 done_testing();
