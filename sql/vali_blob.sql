@@ -444,10 +444,10 @@ LANGUAGE C;
 SELECT grant_schema_usage();
 DROP FUNCTION grant_schema_usage();
 
--- Say what is missing for stale uploads to expire by themselves
-CREATE FUNCTION announce_sweeper()
+-- Warn if stale uploads will not expire by themselves
+CREATE FUNCTION warn_without_sweeper()
 RETURNS void
-AS 'MODULE_PATHNAME', 'vali_blob_announce_sweeper'
+AS 'MODULE_PATHNAME', 'vali_blob_warn_without_sweeper'
 LANGUAGE C;
-SELECT announce_sweeper();
-DROP FUNCTION announce_sweeper();
+SELECT warn_without_sweeper();
+DROP FUNCTION warn_without_sweeper();

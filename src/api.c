@@ -3,8 +3,8 @@
  * api.c
  *		The SQL-callable functions that start and change upload sessions.
  *
- * Each takes its arguments apart, applies one rule of lifecycle.c to the
- * session through change.c, and returns the session.
+ * Each of them checks its arguments, applies one rule of lifecycle.c through
+ * change.c, and returns the session.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,9 +38,9 @@ PG_FUNCTION_INFO_V1(vali_blob_delete_upload);
 
 /* ---------- starting ---------- */
 
-/* Get the idle time that a new session is allowed; NULL: it never expires. */
+/* Return the idle time of a new session; NULL: it never expires. */
 static Interval *
-get_ttl(FunctionCallInfo fcinfo, int n, const text *name)
+get_ttl(FunctionCallInfo fcinfo, int n)
 {
 	Interval   *ttl;
 
@@ -50,21 +50,15 @@ get_ttl(FunctionCallInfo fcinfo, int n, const text *name)
 			return NULL;
 		ttl = palloc0(sizeof(Interval));
 		ttl->time = session_ttl_setting * USECS_PER_SEC;
+		return ttl;
 	}
-	else
-		ttl = PG_GETARG_INTERVAL_P(n);
-
-	if (compare_with_years(ttl, 0) < 0 ||
-		compare_with_years(ttl, MAX_INTERVAL_YEARS) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("ttl of upload \"%s\" must be between 0 and %d years, but is %s",
-						shown_text(name), MAX_INTERVAL_YEARS, show_interval(ttl)),
-				 errhint("Pass an idle time such as '48 hours', or '0' for an upload that never expires.")));
-	return compare_with_years(ttl, 0) == 0 ? NULL : ttl;
+	ttl = PG_GETARG_INTERVAL_P(n);
+	check_interval(ttl, "ttl", true,
+				   "Pass an idle time such as '48 hours', or '0' for an upload that never expires.");
+	return interval_is_zero(ttl) ? NULL : ttl;
 }
 
-/* Make an upload id that nobody can guess. */
+/* Return a random upload id. */
 static text *
 random_upload_id(FunctionCallInfo fcinfo)
 {
@@ -73,7 +67,7 @@ random_upload_id(FunctionCallInfo fcinfo)
 	return cstring_to_text(DatumGetCString(DirectFunctionCall1(uuid_out, uuid)));
 }
 
-/* Check the texts of a new session; "name" is what messages call it. */
+/* Check the texts of a new session; messages call it "name". */
 static void
 check_new_session(const Session *session, const text *name)
 {
@@ -90,14 +84,14 @@ check_new_session(const Session *session, const text *name)
  * start_upload(path, total_size, content_type, metadata, provider_data,
  * owner, bucket, ttl, upload_id): start a session, and return it.
  *
- * A caller who leaves the upload_id to us does not know it, so that messages
- * name the path instead.
+ * A caller that passes no upload_id does not know the one that we make, so
+ * messages name the path instead.
  */
 Datum
 vali_blob_start_upload(PG_FUNCTION_ARGS)
 {
 	Session		session = {0};
-	Store		store;
+	Store	   *store;
 	text	   *name;
 
 	PreventCommandIfReadOnly("start_upload()");
@@ -110,9 +104,9 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 	session.content_type = optional_text(fcinfo, 2);
 	session.metadata = optional_json(fcinfo, 3, "metadata", name);
 	session.provider_data = optional_json(fcinfo, 4, "provider_data", name);
-	session.owner = checked_owner(fcinfo, 5, name);
+	session.owner = optional_owner(fcinfo, 5, name);
 	session.bucket = optional_text(fcinfo, 6);
-	session.ttl = get_ttl(fcinfo, 7, name);
+	session.ttl = get_ttl(fcinfo, 7);
 	if (session.upload_id == NULL)
 		session.upload_id = random_upload_id(fcinfo);
 	if (session.metadata == NULL)
@@ -121,32 +115,28 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 		session.provider_data = json_empty_object();
 	check_new_session(&session, name);
 
-	store_open(&store, RowExclusiveLock);
-	session_start(&session, GetCurrentTimestamp());
-	store_insert(&store, &session);
-	store_close(&store);
-	PG_RETURN_DATUM(row_result(fcinfo, session.row));
+	store = store_open(RowExclusiveLock);
+	start_session(store, &session);
+	store_close(store);
+	PG_RETURN_DATUM(return_row(fcinfo, session.row));
 }
 
 /* ---------- changing ---------- */
 
-/* Apply a rule, or raise why not, and return the session's row. */
+/* Apply a rule, or raise an error, and return the session's row. */
 static Datum
-change_and_return_row(FunctionCallInfo fcinfo, Transition rule,
+change_and_return_row(FunctionCallInfo fcinfo, Rule rule,
 					  const Request *request)
 {
-	Store		store;
-	Session		session;
-	TimestampTz now;
+	Store	   *store = store_open(RowShareLock);
+	LockedSession locked;
 	Datum		row;
 
-	store_open(&store, RowShareLock);
-	raise_unless_done(change_session(&store, rule, request, LOCK_WAIT,
-									 &session, &now),
-					  &session, request);
-	row = store_row(&store, &session);
-	store_close(&store);
-	return row_result(fcinfo, row);
+	report_unless_done(change_session(store, rule, request, LOCK_WAIT, &locked),
+					   &locked.session, request);
+	row = store_row(store, &locked.session);
+	store_close(store);
+	return return_row(fcinfo, row);
 }
 
 /* declare_upload_size(upload_id, total_size, owner): end a deferred length. */
@@ -160,7 +150,7 @@ vali_blob_declare_upload_size(PG_FUNCTION_ARGS)
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.total_size = required_size(fcinfo, 1, "total_size",
 									   request.upload_id);
-	request.owner = checked_owner(fcinfo, 2, request.upload_id);
+	request.owner = optional_owner(fcinfo, 2, request.upload_id);
 	PG_RETURN_DATUM(change_and_return_row(fcinfo, session_declare_size, &request));
 }
 
@@ -176,11 +166,11 @@ vali_blob_merge_upload_data(PG_FUNCTION_ARGS)
 	request.metadata = optional_json(fcinfo, 1, "metadata", request.upload_id);
 	request.provider_data = optional_json(fcinfo, 2, "provider_data",
 										  request.upload_id);
-	request.owner = checked_owner(fcinfo, 3, request.upload_id);
+	request.owner = optional_owner(fcinfo, 3, request.upload_id);
 	PG_RETURN_DATUM(change_and_return_row(fcinfo, session_merge, &request));
 }
 
-/* complete_upload(upload_id, result, owner): the file is whole. */
+/* complete_upload(upload_id, result, owner): complete a session. */
 Datum
 vali_blob_complete_upload(PG_FUNCTION_ARGS)
 {
@@ -190,11 +180,11 @@ vali_blob_complete_upload(PG_FUNCTION_ARGS)
 	check_unknown_arguments(fcinfo, 3);
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.result = optional_json(fcinfo, 1, "result", request.upload_id);
-	request.owner = checked_owner(fcinfo, 2, request.upload_id);
+	request.owner = optional_owner(fcinfo, 2, request.upload_id);
 	PG_RETURN_DATUM(change_and_return_row(fcinfo, session_complete, &request));
 }
 
-/* abort_upload(upload_id, reason, owner): the upload is given up. */
+/* abort_upload(upload_id, reason, owner): abort a session. */
 Datum
 vali_blob_abort_upload(PG_FUNCTION_ARGS)
 {
@@ -204,25 +194,25 @@ vali_blob_abort_upload(PG_FUNCTION_ARGS)
 	check_unknown_arguments(fcinfo, 3);
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.reason = optional_text(fcinfo, 1);
-	request.owner = checked_owner(fcinfo, 2, request.upload_id);
+	request.owner = optional_owner(fcinfo, 2, request.upload_id);
 	PG_RETURN_DATUM(change_and_return_row(fcinfo, session_abort, &request));
 }
 
-/* delete_upload(upload_id, owner): forget a session; false if there is none. */
+/* delete_upload(upload_id, owner): delete a session; false if there is none. */
 Datum
 vali_blob_delete_upload(PG_FUNCTION_ARGS)
 {
 	Request		request = {0};
-	Store		store;
+	Store	   *store;
 	bool		found;
 
 	PreventCommandIfReadOnly("delete_upload()");
 	check_unknown_arguments(fcinfo, 2);
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
-	request.owner = checked_owner(fcinfo, 1, request.upload_id);
+	request.owner = optional_owner(fcinfo, 1, request.upload_id);
 
-	store_open(&store, RowShareLock);
-	found = remove_session(&store, &request);
-	store_close(&store);
+	store = store_open(RowShareLock);
+	found = remove_session(store, &request);
+	store_close(store);
 	PG_RETURN_BOOL(found);
 }

@@ -3,8 +3,8 @@
  * arguments.c
  *		Arguments of SQL-callable functions, checked.
  *
- * What is wrong with a call, whatever session it is for, is found here and
- * raised before anything is read or locked.
+ * What is wrong with a call, whatever the state of the session, is reported
+ * here, before anything is read or locked.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,58 +24,88 @@
 #include "json.h"
 #include "settings.h"
 
+/* Longer intervals could lead out of the range of timestamps. */
+#define MAX_INTERVAL_YEARS 10000
+
 /*
- * Check that a function is called with no argument that this library does not
- * know.  That can happen in a backend that has loaded it before the extension
- * was updated to a later version, whose functions take more of them.  Null and
- * false are what leaving such an argument out amounts to.
+ * Refuse arguments that this library does not know.  A backend that has loaded
+ * it before the extension was updated to a later version may call functions that
+ * take more of them.
  */
 void
 check_unknown_arguments(FunctionCallInfo fcinfo, int known)
 {
 	for (int i = known; i < PG_NARGS(); i++)
 	{
+		/* null and false are the defaults: it was left out */
 		if (PG_ARGISNULL(i) ||
 			(get_fn_expr_argtype(fcinfo->flinfo, i) == BOOLOID &&
 			 !PG_GETARG_BOOL(i)))
 			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("argument %d of function %s is not known to the library of vali_blob that is loaded",
+				 errmsg("argument %d of function %s is not supported by the loaded library of extension \"vali_blob\"",
 						i + 1, format_procedure(fcinfo->flinfo->fn_oid)),
-				 errdetail("The extension has been updated since this session began."),
-				 errhint("Reconnect.")));
+				 errdetail("The extension was updated after this session had loaded the library."),
+				 errhint("Reconnect to load the new one.")));
 	}
 }
 
-/* Get a text, or NULL. */
+/* Report an argument that is null. */
+void
+require_not_null(FunctionCallInfo fcinfo, int n, const char *name,
+				 const char *hint)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name),
+				 errhint("%s", hint)));
+}
+
+/* Return a text, or NULL. */
 text *
 optional_text(FunctionCallInfo fcinfo, int n)
 {
 	return PG_ARGISNULL(n) ? NULL : PG_GETARG_TEXT_PP(n);
 }
 
-/* Get a text that must be there. */
+/* Return a text that must not be null. */
 text *
 required_text(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name),
-				 errhint("Pass a value for \"%s\".", name)));
+		require_not_null(fcinfo, n, name,
+						 psprintf("Pass a value for \"%s\".", name));
 	return PG_GETARG_TEXT_PP(n);
 }
 
-/* Get a flag; null means off. */
+/* Return a flag; null means false. */
 bool
 optional_flag(FunctionCallInfo fcinfo, int n)
 {
 	return !PG_ARGISNULL(n) && PG_GETARG_BOOL(n);
 }
 
+/* Return a number of rows. */
+int32
+required_count(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	int32		count;
+
+	require_not_null(fcinfo, n, name,
+					 "Pass a number of rows, or leave the argument out.");
+	count = PG_GETARG_INT32(n);
+	if (count < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be greater than zero, but is %d", name, count),
+				 errhint("Pass 1 or more.")));
+	return count;
+}
+
 /* Compare an interval with a number of years. */
-int
+static int
 compare_with_years(const Interval *interval, int years)
 {
 	Interval	other = {.month = years * MONTHS_PER_YEAR};
@@ -85,35 +115,41 @@ compare_with_years(const Interval *interval, int years)
 											 IntervalPGetDatum(&other)));
 }
 
-/* An interval as messages show it. */
-char *
-show_interval(const Interval *interval)
+bool
+interval_is_zero(const Interval *interval)
 {
-	return DatumGetCString(DirectFunctionCall1(interval_out,
-											   IntervalPGetDatum(interval)));
+	return compare_with_years(interval, 0) == 0;
 }
 
-/* Get a number of rows. */
-int32
-positive_count(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name),
-				 errhint("Pass a number of rows, or leave the argument out.")));
-	if (PG_GETARG_INT32(n) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be positive, but is %d", name,
-						PG_GETARG_INT32(n)),
-				 errhint("Pass 1 or more.")));
-	return PG_GETARG_INT32(n);
-}
-
-/* Refuse a call without an owner where the administrator demands one. */
+/* Check that an interval is not negative, perhaps not zero, and not too long. */
 void
-require_owner(const text *owner, const text *upload_id)
+check_interval(const Interval *interval, const char *name, bool may_be_zero,
+			   const char *hint)
+{
+	int			sign = compare_with_years(interval, 0);
+	const char *value;
+
+	if ((sign > 0 || (sign == 0 && may_be_zero)) &&
+		compare_with_years(interval, MAX_INTERVAL_YEARS) <= 0)
+		return;
+	value = DatumGetCString(DirectFunctionCall1(interval_out,
+												IntervalPGetDatum(interval)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 may_be_zero ?
+			 errmsg("%s must be between 0 and %d years, but is %s",
+					name, MAX_INTERVAL_YEARS, value) :
+			 errmsg("%s must be greater than zero and at most %d years, but is %s",
+					name, MAX_INTERVAL_YEARS, value),
+			 errhint("%s", hint)));
+}
+
+/*
+ * Refuse a call without an owner if vali_blob.require_owner is on.  The upload,
+ * if there is one, is for the message.
+ */
+void
+check_owner(const text *owner, const text *upload_id)
 {
 	if (owner == NULL && require_owner_setting)
 		ereport(ERROR,
@@ -125,17 +161,17 @@ require_owner(const text *owner, const text *upload_id)
 				 errhint("Pass the owner, in a function that takes one.")));
 }
 
-/* Get the owner that a call names; the upload, if any, is for messages. */
+/* Return the owner that a call names, or NULL. */
 text *
-checked_owner(FunctionCallInfo fcinfo, int n, const text *upload_id)
+optional_owner(FunctionCallInfo fcinfo, int n, const text *upload_id)
 {
 	text	   *owner = optional_text(fcinfo, n);
 
-	require_owner(owner, upload_id);
+	check_owner(owner, upload_id);
 	return owner;
 }
 
-/* Check a number of bytes, which must be there. */
+/* Check a number of bytes, which must not be null. */
 int64
 check_size(bool is_null, int64 size, const char *name, const text *upload_id)
 {
@@ -148,13 +184,13 @@ check_size(bool is_null, int64 size, const char *name, const text *upload_id)
 	if (size < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s of upload \"%s\" must not be negative, but is " INT64_FORMAT,
-						name, shown_text(upload_id), size),
+				 errmsg("%s of upload \"%s\" must be greater than or equal to zero, but is %lld",
+						name, shown_text(upload_id), (long long) size),
 				 errhint("Sizes and offsets are numbers of bytes, counted from 0.")));
 	return size;
 }
 
-/* Get a number of bytes. */
+/* Return a number of bytes. */
 int64
 required_size(FunctionCallInfo fcinfo, int n, const char *name,
 			  const text *upload_id)
@@ -163,18 +199,19 @@ required_size(FunctionCallInfo fcinfo, int n, const char *name,
 					  name, upload_id);
 }
 
-/* Check that a chunk has an end. */
+/* Check that the end of a chunk is a bigint. */
 void
-check_chunk(const Request *request)
+check_chunk_end(const Request *request)
 {
 	int64		end;
 
 	if (pg_add_s64_overflow(request->chunk_offset, request->chunk_length, &end))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("chunk of upload \"%s\" ends beyond the range of bigint: " INT64_FORMAT " + " INT64_FORMAT,
-						shown_text(request->upload_id), request->chunk_offset,
-						request->chunk_length),
+				 errmsg("chunk of upload \"%s\" ends beyond the range of bigint: %lld + %lld",
+						shown_text(request->upload_id),
+						(long long) request->chunk_offset,
+						(long long) request->chunk_length),
 				 errhint("Check chunk_offset and chunk_length.")));
 }
 
@@ -196,7 +233,7 @@ check_length(const text *value, const char *name, int limit,
 				 errhint("At most %d characters fit.", limit)));
 }
 
-/* Check that a text says something. */
+/* Refuse an empty string. */
 void
 check_not_empty(const text *value, const char *name)
 {
@@ -207,7 +244,7 @@ check_not_empty(const text *value, const char *name)
 				 errhint("Pass a value for \"%s\".", name)));
 }
 
-/* Get a JSON object, or NULL. */
+/* Return a JSON object, or NULL. */
 struct varlena *
 optional_json(FunctionCallInfo fcinfo, int n, const char *name,
 			  const text *upload_id)

@@ -12,26 +12,27 @@
 
 #include "session.h"
 
-/* Longer intervals might lead out of the range of timestamps. */
-#define MAX_INTERVAL_YEARS 10000
-
 extern void check_unknown_arguments(FunctionCallInfo fcinfo, int known);
+extern void require_not_null(FunctionCallInfo fcinfo, int n, const char *name,
+							 const char *hint);
+
 extern text *optional_text(FunctionCallInfo fcinfo, int n);
 extern text *required_text(FunctionCallInfo fcinfo, int n, const char *name);
 extern bool optional_flag(FunctionCallInfo fcinfo, int n);
-extern int	compare_with_years(const Interval *interval, int years);
-extern char *show_interval(const Interval *interval);
-extern int32 positive_count(FunctionCallInfo fcinfo, int n, const char *name);
-extern text *checked_owner(FunctionCallInfo fcinfo, int n,
-						   const text *upload_id);
-extern void require_owner(const text *owner, const text *upload_id);
+extern int32 required_count(FunctionCallInfo fcinfo, int n, const char *name);
+extern text *optional_owner(FunctionCallInfo fcinfo, int n,
+							const text *upload_id);
+extern void check_owner(const text *owner, const text *upload_id);
+extern void check_interval(const Interval *interval, const char *name,
+						   bool may_be_zero, const char *hint);
+extern bool interval_is_zero(const Interval *interval);
 
-/* arguments whose errors name the upload that they are for */
+/* Errors of these name the upload. */
 extern int64 required_size(FunctionCallInfo fcinfo, int n, const char *name,
 						   const text *upload_id);
 extern int64 check_size(bool is_null, int64 size, const char *name,
 						const text *upload_id);
-extern void check_chunk(const Request *request);
+extern void check_chunk_end(const Request *request);
 extern void check_length(const text *value, const char *name, int limit,
 						 const text *upload_id);
 extern void check_not_empty(const text *value, const char *name);

@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * catalog.c
- *		Where the extension's own objects are.
+ *		The extension's own objects.
  *
- * Everything is found from the extension itself: its schema, and in it its
- * objects by name.  The search_path plays no part, and a schema that merely
- * looks like ours is never used.
+ * All of them are found from the extension: its schema, and in that the objects
+ * by name.  The search_path plays no part, and a schema that merely looks like
+ * the extension's is never used.
  *
- * A backend keeps what it found until an invalidation of our tables, of any
- * schema or of any function says that it may have changed (DROP EXTENSION,
- * ALTER SCHEMA ... RENAME, REVOKE ... ON FUNCTION).
+ * A backend caches what it has found until an invalidation of our tables, of
+ * any schema or of any function (DROP EXTENSION, ALTER SCHEMA ... RENAME,
+ * REVOKE ... ON FUNCTION).
  *
  *-------------------------------------------------------------------------
  */
@@ -26,7 +26,6 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -36,44 +35,56 @@
 #include "catalog.h"
 #include "compat.h"
 
-static const char *const status_names[STATUS_COUNT] = {
+static const char *const table_names[] = {
+	[TABLE_SESSION] = "upload_session",
+	[TABLE_RECLAIM] = "upload_reclaim",
+};
+
+static const char *const status_names[] = {
 	"pending", "in_progress", "complete", "aborted", "expired"
 };
 
-static const char *const outcome_names[OUTCOME_COUNT] = {
+static const char *const outcome_names[] = {
 	"advanced", "replayed", "conflict", "too_large", "incomplete",
 	"ended", "expired", "not_found", "locked"
 };
 
-static Catalog current;
+StaticAssertDecl(lengthof(table_names) == TABLE_COUNT, "every table has a name");
+StaticAssertDecl(lengthof(status_names) == STATUS_COUNT, "every status has a name");
+StaticAssertDecl(lengthof(outcome_names) == OUTCOME_COUNT, "every outcome has a name");
 
-/* The tables that we found last, even if not all else has been found yet. */
-static Oid	found_session_table = InvalidOid;
-static Oid	found_reclaim_table = InvalidOid;
+static Catalog cache;
 
-/* Counts invalidations; what we know is as of one value of it. */
+/* The tables found last, even if the rest has not been found yet. */
+static Oid	watched_tables[TABLE_COUNT];
+
+/* Counts invalidations.  The cache is valid for one value of it. */
 static uint64 invalidations = 1;
-static uint64 current_as_of = 0;
+static uint64 cache_valid_for = 0;
 
-/* Forget what is known when our table changes, or any. */
+/* Relation cache callback: one of our tables has changed, or any relation. */
 static void
-on_relation_change(Datum arg pg_attribute_unused(), Oid relation)
+relation_callback(Datum arg pg_attribute_unused(), Oid relid)
 {
-	if (relation == InvalidOid || relation == found_session_table ||
-		relation == found_reclaim_table)
+	if (relid == InvalidOid)
 		invalidations++;
+	for (int i = 0; i < TABLE_COUNT; i++)
+	{
+		if (relid == watched_tables[i])
+			invalidations++;
+	}
 }
 
-/* Forget what is known when a schema or a function changes. */
+/* System cache callback: a schema or a function has changed. */
 static void
-on_object_change(Datum arg pg_attribute_unused(),
-				 int cache_id pg_attribute_unused(),
-				 uint32 hash pg_attribute_unused())
+syscache_callback(Datum arg pg_attribute_unused(),
+				  int cache_id pg_attribute_unused(),
+				  uint32 hash pg_attribute_unused())
 {
 	invalidations++;
 }
 
-/* Ask for invalidations, once in a backend's life. */
+/* Register the callbacks, once in a backend's life. */
 static void
 register_callbacks(void)
 {
@@ -81,17 +92,17 @@ register_callbacks(void)
 
 	if (registered)
 		return;
-	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
-	CacheRegisterSyscacheCallback(NAMESPACEOID, on_object_change, (Datum) 0);
-	CacheRegisterSyscacheCallback(PROCOID, on_object_change, (Datum) 0);
+	CacheRegisterRelcacheCallback(relation_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, syscache_callback, (Datum) 0);
 	registered = true;
 }
 
-/* Find the schema that the extension was created in. */
+/* Return the schema that the extension was created in. */
 static Oid
 find_schema(void)
 {
-	Oid			extension = get_extension_oid("vali_blob", false);
+	Oid			extension = get_extension_oid(EXTENSION_NAME, false);
 	Oid			schema = InvalidOid;
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -109,45 +120,43 @@ find_schema(void)
 	return schema;
 }
 
-/* Complain that an object of ours is not where the script put it. */
+/* Report that an object is not where the installation script has put it. */
 pg_noreturn static void
-complain_missing(const char *kind, const char *name, const char *schema)
+report_missing(const char *kind, const char *name, Oid schema)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("%s \"%s\" of extension vali_blob is missing in schema %s",
-					kind, name, schema),
+			 errmsg("%s \"%s\" of extension \"%s\" does not exist in schema \"%s\"",
+					kind, name, EXTENSION_NAME, get_namespace_name(schema)),
 			 errhint("If it was renamed or moved, undo that.  Dropping the extension and creating it again would drop all sessions.")));
 }
 
-/* Find one of our tables. */
 static Oid
-find_table(const Catalog *catalog, const char *name)
+find_table(Oid schema, const char *name)
 {
-	Oid			table = get_relname_relid(name, catalog->schema_oid);
+	Oid			table = get_relname_relid(name, schema);
 
 	if (!OidIsValid(table))
-		complain_missing("table", name, catalog->schema);
+		report_missing("table", name, schema);
 	return table;
 }
 
-/* Find one of our types. */
 static Oid
-find_type(const Catalog *catalog, const char *name)
+find_type(Oid schema, const char *name)
 {
 	Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 									   CStringGetDatum(name),
-									   ObjectIdGetDatum(catalog->schema_oid));
+									   ObjectIdGetDatum(schema));
 
 	if (!OidIsValid(type))
-		complain_missing("type", name, catalog->schema);
+		report_missing("type", name, schema);
 	return type;
 }
 
-/* Find the labels of one of our enums. */
+/* Find the labels of an enum.  It may have others, of a later version. */
 static void
-find_labels(const Catalog *catalog, Oid type, const char *const *names,
-			int count, Oid *labels)
+find_labels(Oid schema, Oid type, const char *const *names, int count,
+			Oid *labels)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -155,7 +164,7 @@ find_labels(const Catalog *catalog, Oid type, const char *const *names,
 									ObjectIdGetDatum(type),
 									CStringGetDatum(names[i]));
 		if (!OidIsValid(labels[i]))
-			complain_missing("enum label", names[i], catalog->schema);
+			report_missing("enum label", names[i], schema);
 	}
 }
 
@@ -163,97 +172,97 @@ find_labels(const Catalog *catalog, Oid type, const char *const *names,
 static void
 find_objects(Catalog *catalog)
 {
-	char	   *schema;
+	Oid			schema = find_schema();
+	char	   *schema_name = get_namespace_name(schema);
 
-	catalog->schema_oid = find_schema();
-	schema = get_namespace_name(catalog->schema_oid);
-	if (schema == NULL)
+	if (schema_name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_SCHEMA),
-				 errmsg("the schema of extension vali_blob is gone"),
-				 errhint("Create the schema and its objects again from a backup.")));
-	catalog->schema = unconstify(char *, quote_identifier(schema));
+				 errmsg("schema of extension \"%s\" does not exist", EXTENSION_NAME),
+				 errhint("Restore the schema and its objects from a backup.")));
+	catalog->schema = quote_identifier(schema_name);
+	catalog->schema_oid = schema;
 
-	catalog->session_table = found_session_table =
-		find_table(catalog, "upload_session");
-	catalog->reclaim_table = found_reclaim_table =
-		find_table(catalog, "upload_reclaim");
-	catalog->chunk_result_type = find_type(catalog, "chunk_result");
-	catalog->status_type = find_type(catalog, "upload_status");
-	find_labels(catalog, catalog->status_type, status_names, STATUS_COUNT,
+	for (int i = 0; i < TABLE_COUNT; i++)
+		catalog->tables[i] = watched_tables[i] = find_table(schema, table_names[i]);
+	catalog->chunk_result_type = find_type(schema, "chunk_result");
+	catalog->status_type = find_type(schema, "upload_status");
+	find_labels(schema, catalog->status_type, status_names, STATUS_COUNT,
 				catalog->status_labels);
-	find_labels(catalog, find_type(catalog, "chunk_outcome"), outcome_names,
+	find_labels(schema, find_type(schema, "chunk_outcome"), outcome_names,
 				OUTCOME_COUNT, catalog->outcome_labels);
 }
 
-/* Tell whether two findings are the same. */
+/* Are these the same objects?  Labels are of the same type then. */
 static bool
 same_objects(const Catalog *a, const Catalog *b)
 {
 	return a->schema != NULL && b->schema != NULL &&
 		strcmp(a->schema, b->schema) == 0 &&
-		a->session_table == b->session_table &&
-		a->reclaim_table == b->reclaim_table &&
+		memcmp(a->tables, b->tables, sizeof(a->tables)) == 0 &&
 		a->chunk_result_type == b->chunk_result_type &&
 		a->status_type == b->status_type;
 }
 
-/* Find everything, and remember it; false if it is what we knew. */
+/* Look the objects up, and cache them; false if nothing has changed. */
 static bool
-look(void)
+refresh_cache(void)
 {
 	Catalog		found = {0};
-	char	   *schema;
 
 	find_objects(&found);
-	if (same_objects(&found, &current))
+	if (same_objects(&found, &cache))
 		return false;
 
-	schema = MemoryContextStrdup(TopMemoryContext, found.schema);
-	if (current.schema != NULL)
-		pfree(current.schema);
-	found.schema = schema;
-	found.generation = current.generation + 1;
-	current = found;
+	found.schema = MemoryContextStrdup(TopMemoryContext, found.schema);
+	if (cache.schema != NULL)
+		pfree(unconstify(char *, cache.schema));
+	found.generation = cache.generation + 1;
+	cache = found;
 	return true;
 }
 
-/*
- * Get what is known, finding it first where needed.  If an invalidation arrives
- * while we look, we look again, until nothing new is found.
- */
+/* Return the extension's objects. */
 const Catalog *
 catalog_get(void)
 {
-	bool		is_new = true;
+	bool		has_changed = true;
 
-	while (current_as_of != invalidations && is_new)
+	/* an invalidation may arrive while we look, so loop until it is stable */
+	while (cache_valid_for != invalidations && has_changed)
 	{
-		uint64		as_of = invalidations;
+		uint64		valid_for = invalidations;
 
 		register_callbacks();
-		is_new = look();
-		current_as_of = as_of;
+		has_changed = refresh_cache();
+		cache_valid_for = valid_for;
 		CHECK_FOR_INTERRUPTS();
 	}
-	return &current;
+	return &cache;
 }
 
-/* Forget what is known. */
+/* Return the name of a table; none of them needs quotes. */
+const char *
+table_name(ExtensionTable table)
+{
+	return table_names[table];
+}
+
+/* Have the objects looked up again. */
 void
-catalog_forget(void)
+catalog_invalidate(void)
 {
 	invalidations++;
 }
 
-/* A number that differs whenever our tables, or what they use, may have changed. */
+/* What depends on our tables, and on what they use, is valid for this number. */
 uint64
-catalog_version(void)
+catalog_invalidations(void)
 {
 	return invalidations;
 }
 
-/* A status as a value of the enum. */
+/* Return a status as a value of the enum. */
 Datum
 status_to_datum(SessionStatus status)
 {
@@ -261,7 +270,7 @@ status_to_datum(SessionStatus status)
 	return ObjectIdGetDatum(catalog_get()->status_labels[status]);
 }
 
-/* A value of the enum as a status. */
+/* Return a value of the enum as a status. */
 SessionStatus
 status_from_datum(Datum label)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * catalog.h
- *		Where the extension's own objects are.
+ *		The extension's own objects.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,13 +10,23 @@
 
 #include "session.h"
 
+#define EXTENSION_NAME "vali_blob"
+
+/* The extension's tables; catalog.c has their names. */
+typedef enum ExtensionTable
+{
+	TABLE_SESSION,
+	TABLE_RECLAIM
+} ExtensionTable;
+
+#define TABLE_COUNT (TABLE_RECLAIM + 1)
+
 typedef struct Catalog
 {
 	uint64		generation;		/* differs whenever anything below does */
+	const char *schema;			/* quoted, for SQL text */
 	Oid			schema_oid;
-	char	   *schema;			/* quoted, for SQL text */
-	Oid			session_table;
-	Oid			reclaim_table;
+	Oid			tables[TABLE_COUNT];
 	Oid			chunk_result_type;
 	Oid			status_type;
 	Oid			status_labels[STATUS_COUNT];
@@ -24,8 +34,9 @@ typedef struct Catalog
 } Catalog;
 
 extern const Catalog *catalog_get(void);
-extern void catalog_forget(void);
-extern uint64 catalog_version(void);
+extern const char *table_name(ExtensionTable table);
+extern void catalog_invalidate(void);
+extern uint64 catalog_invalidations(void);
 extern Datum status_to_datum(SessionStatus status);
 extern SessionStatus status_from_datum(Datum label);
 

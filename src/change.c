@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * change.c
- *		Changes of upload sessions: find and lock the row, apply a rule, write
- *		the row, and do what follows from the change.
+ *		Changes of upload sessions: lock the row, apply a rule, write the row,
+ *		and do what follows from the change.
  *
- * Every change of a session that exists goes through this file, so that what
- * follows from a change has one place.
+ * Every change of a session goes through this file, so that what follows from a
+ * change has one place: after_change().
  *
  *-------------------------------------------------------------------------
  */
@@ -15,18 +15,39 @@
 
 #include "change.h"
 #include "errors.h"
-#include "json.h"
 #include "lifecycle.h"
 #include "reclaim.h"
+#include "settings.h"
+
+/* Return what the rules depend on, as it is now. */
+static RuleContext
+current_context(void)
+{
+	RuleContext context = {
+		.now = GetCurrentTimestamp(),
+		.retention = retention_setting,
+	};
+
+	return context;
+}
+
+/* Do what follows from a change that was written. */
+static void
+after_change(Store *store, SessionStatus before, const Session *session)
+{
+	if (session_is_orphaning(before, session))
+		enqueue_reclaim(store, session);
+}
 
 /*
- * Find the session that a request is about and lock it: OUTCOME_ADVANCED if
- * that was done.  A session of another owner is not found, locked or not.
+ * Find the session of a request and lock it; OUTCOME_ADVANCED if that was done.
+ * A session of another owner is not found, whether it is locked or not.
  */
 Outcome
 lock_session(Store *store, const Request *request, LockWait wait,
-			 Session *session)
+			 LockedSession *locked)
 {
+	Session    *session = &locked->session;
 	Outcome		outcome = OUTCOME_ADVANCED;
 
 	switch (store_lock(store, request->upload_id, wait, session))
@@ -36,6 +57,7 @@ lock_session(Store *store, const Request *request, LockWait wait,
 		case LOCK_MISSING:
 			return OUTCOME_NOT_FOUND;
 		case LOCK_HELD:
+			/* read it without a lock, only to check the owner */
 			if (request->owner != NULL &&
 				!store_read_latest(store, request->upload_id, session))
 				return OUTCOME_NOT_FOUND;
@@ -44,77 +66,96 @@ lock_session(Store *store, const Request *request, LockWait wait,
 	}
 	if (request->owner != NULL && !session_belongs_to(session, request->owner))
 		return OUTCOME_NOT_FOUND;
+	locked->before = session->status;
 	return outcome;
 }
 
-/* Write a changed session, and do what follows from the change. */
-void
-write_session(Store *store, Session *session)
+/* Apply a rule to a locked session, in memory. */
+Outcome
+apply_rule(LockedSession *locked, Rule rule, const Request *request)
 {
-	/* store_write() makes the session the row as stored */
-	bool		needs_reclaim = session->died;
+	locked->context = current_context();
+	return rule(&locked->session, request, &locked->context);
+}
 
-	store_write(store, session);
-	if (needs_reclaim && !json_is_empty(session->provider_data))
-		enqueue_reclaim(store, session);
+/* Write a locked session that rules have changed. */
+void
+write_session(Store *store, LockedSession *locked)
+{
+	store_update(store, &locked->session);
+	after_change(store, locked->before, &locked->session);
+}
+
+/* Start a session, whose fields the caller has set. */
+void
+start_session(Store *store, Session *session)
+{
+	RuleContext context = current_context();
+
+	(void) session_start(session, NULL, &context);
+	store_insert(store, session);
 }
 
 /*
- * Apply a rule to a session.  "now" is when the rule was applied, for callers
- * that report on the session.
+ * Find the session of a request, lock it, apply a rule, and write it if the rule
+ * has changed it.
  */
 Outcome
-change_session(Store *store, Transition rule, const Request *request,
-			   LockWait wait, Session *session, TimestampTz *now)
+change_session(Store *store, Rule rule, const Request *request, LockWait wait,
+			   LockedSession *locked)
 {
-	Outcome		outcome = lock_session(store, request, wait, session);
+	Outcome		outcome = lock_session(store, request, wait, locked);
 
-	*now = GetCurrentTimestamp();
 	if (outcome == OUTCOME_ADVANCED)
-		outcome = rule(session, request, *now);
+		outcome = apply_rule(locked, rule, request);
 	if (outcome == OUTCOME_ADVANCED)
-		write_session(store, session);
+		write_session(store, locked);
 	return outcome;
 }
 
-/*
- * Delete a session; false if there is none.  One that is still live is ended
- * first, so that its storage is reclaimed.
- */
+/* Delete a session; false if there is none. */
 bool
 remove_session(Store *store, const Request *request)
 {
-	Session		session;
-	TimestampTz now;
+	LockedSession locked;
 
-	if (lock_session(store, request, LOCK_WAIT, &session) != OUTCOME_ADVANCED)
+	if (lock_session(store, request, LOCK_WAIT, &locked) != OUTCOME_ADVANCED)
 		return false;
-	now = GetCurrentTimestamp();
-	if (session.status == STATUS_OTHER)
-		raise_outcome(OUTCOME_ENDED, &session, request);
-	if (session_expire(&session, now) ||
-		session_abort(&session, request, now) == OUTCOME_ADVANCED)
-		write_session(store, &session);
-	store_delete(store, &session);
+	if (locked.session.status == STATUS_OTHER)
+		report_outcome(OUTCOME_ENDED, &locked.session, request);
+
+	/*
+	 * End a live one first, so that its storage is reclaimed.  Both rules see
+	 * the same clock: a deadline that passes between them would be missed.
+	 */
+	locked.context = current_context();
+	if (session_expire(&locked.session, request, &locked.context) == OUTCOME_ADVANCED ||
+		session_abort(&locked.session, request, &locked.context) == OUTCOME_ADVANCED)
+		write_session(store, &locked);
+	store_delete(store, &locked.session);
 	return true;
 }
 
-/* Expire a session that is overdue, or purge one that was due at a moment. */
+/*
+ * Expire a session that is overdue, or purge one whose retention had passed at
+ * a point in time.
+ */
 SweepAction
 sweep_session(Store *store, const text *upload_id, TimestampTz purge_until)
 {
-	Session		session;
+	Request		request = {.upload_id = unconstify(text *, upload_id)};
+	LockedSession locked;
 
-	if (store_lock(store, upload_id, LOCK_WAIT, &session) != LOCK_TAKEN)
+	if (lock_session(store, &request, LOCK_WAIT, &locked) != OUTCOME_ADVANCED)
 		return SWEEP_NOTHING;
-	if (session_is_purgeable(&session, purge_until))
+	if (session_is_purgeable(&locked.session, purge_until))
 	{
-		store_delete(store, &session);
+		store_delete(store, &locked.session);
 		return SWEEP_PURGED;
 	}
-	if (session_expire(&session, GetCurrentTimestamp()))
+	if (apply_rule(&locked, session_expire, &request) == OUTCOME_ADVANCED)
 	{
-		write_session(store, &session);
+		write_session(store, &locked);
 		return SWEEP_EXPIRED;
 	}
 	return SWEEP_NOTHING;

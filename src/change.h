@@ -18,12 +18,23 @@ typedef enum SweepAction
 	SWEEP_PURGED
 } SweepAction;
 
+/* A session that is locked, and may be changed several times before a write. */
+typedef struct LockedSession
+{
+	Session		session;
+	SessionStatus before;		/* its status as stored */
+	RuleContext context;		/* of the rule applied last */
+} LockedSession;
+
 extern Outcome lock_session(Store *store, const Request *request,
-							LockWait wait, Session *session);
-extern void write_session(Store *store, Session *session);
-extern Outcome change_session(Store *store, Transition rule,
-							  const Request *request, LockWait wait,
-							  Session *session, TimestampTz *now);
+							LockWait wait, LockedSession *locked);
+extern Outcome apply_rule(LockedSession *locked, Rule rule,
+						  const Request *request);
+extern void write_session(Store *store, LockedSession *locked);
+
+extern void start_session(Store *store, Session *session);
+extern Outcome change_session(Store *store, Rule rule, const Request *request,
+							  LockWait wait, LockedSession *locked);
 extern bool remove_session(Store *store, const Request *request);
 extern SweepAction sweep_session(Store *store, const text *upload_id,
 								 TimestampTz purge_until);

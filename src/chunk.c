@@ -4,9 +4,9 @@
  *		The SQL-callable functions that advance upload sessions, and their
  *		result.
  *
- * A chunk_result tells what became of a chunk and where its session stands.
- * Its attributes are found by name, so that a later version may append others
- * while this library is still loaded: these are null.
+ * A chunk_result has the outcome of a chunk and the state of its session.  The
+ * attributes are found by name, so that a later version may append others while
+ * this library is still loaded; these are null.
  *
  *-------------------------------------------------------------------------
  */
@@ -71,7 +71,7 @@ StaticAssertDecl(lengthof(chunk_attributes) == CHUNK_ATTRIBUTE_COUNT,
 typedef struct ChunkResultType
 {
 	TupleDesc	desc;
-	int			map[CHUNK_ATTRIBUTE_COUNT]; /* where our attributes are */
+	const int  *map;			/* where the attributes are */
 } ChunkResultType;
 
 /* Find an attribute of chunk_result by its name, and check its type. */
@@ -92,46 +92,50 @@ find_attribute(TupleDesc desc, ChunkAttribute attribute)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
-			 errmsg("type \"chunk_result\" has no attribute \"%s\", or has changed its type",
+			 errmsg("attribute \"%s\" of type \"chunk_result\" does not exist or has another type",
 					chunk_attributes[attribute].name),
 			 errhint("Restore the attribute with ALTER TYPE.  Creating the extension again would drop all sessions.")));
 }
 
 /*
- * Look chunk_result up.  The map is kept for the version of the type that was
- * seen last.  The caller releases the descriptor.
+ * Look chunk_result up.  The map is kept for the version of the type seen last.
+ * The caller releases the descriptor.
  */
-static void
-open_chunk_result_type(ChunkResultType *type)
+static ChunkResultType
+open_chunk_result_type(void)
 {
 	static int	map[CHUNK_ATTRIBUTE_COUNT];
 	static uint64 map_version = 0;
 	Oid			oid = catalog_get()->chunk_result_type;
-	uint64		version;
+	ChunkResultType type = {
+		.desc = lookup_rowtype_tupdesc(oid, -1),
+		.map = map,
+	};
+	uint64		version = assign_record_type_identifier(oid, -1);
 
-	type->desc = lookup_rowtype_tupdesc(oid, -1);
-	version = assign_record_type_identifier(oid, -1);
 	if (map_version != version)
 	{
 		map_version = 0;		/* the map is not valid if we fail */
 		for (ChunkAttribute i = 0; i < CHUNK_ATTRIBUTE_COUNT; i++)
-			map[i] = find_attribute(type->desc, i);
+			map[i] = find_attribute(type.desc, i);
 		map_version = version;
 	}
-	memcpy(type->map, map, sizeof(map));
+	return type;
 }
 
-/* Build a chunk_result; what is not known of a session is null. */
+/* Build a chunk_result; what is not known of the session is null. */
 static HeapTuple
-build_chunk_result(Outcome outcome, const Session *session, TimestampTz now,
+build_chunk_result(Outcome outcome, const LockedSession *locked,
 				   const ChunkResultType *type)
 {
+	const Session *session = &locked->session;
 	bool		has_session = outcome != OUTCOME_NOT_FOUND &&
 		outcome != OUTCOME_LOCKED;
 	Datum		values[MaxTupleAttributeNumber];
 	bool		nulls[MaxTupleAttributeNumber];
 
 	Assert(outcome < OUTCOME_COUNT);
+	/* also attributes that this library does not know */
 	memset(nulls, true, type->desc->natts * sizeof(bool));
 
 #define SET_ATTRIBUTE(attribute, value) \
@@ -141,7 +145,8 @@ build_chunk_result(Outcome outcome, const Session *session, TimestampTz now,
 	SET_ATTRIBUTE(CHUNK_OUTCOME,
 				  ObjectIdGetDatum(catalog_get()->outcome_labels[outcome]));
 	SET_ATTRIBUTE(CHUNK_READY, BoolGetDatum(has_session &&
-											session_is_ready(session, now)));
+											session_is_ready(session,
+															 locked->context.now)));
 	if (has_session)
 	{
 		SET_ATTRIBUTE(CHUNK_UPLOADED_BYTES,
@@ -150,7 +155,8 @@ build_chunk_result(Outcome outcome, const Session *session, TimestampTz now,
 			SET_ATTRIBUTE(CHUNK_TOTAL_SIZE, Int64GetDatum(session->total_size));
 		SET_ATTRIBUTE(CHUNK_STATUS, session->status == STATUS_OTHER ?
 					  ObjectIdGetDatum(session->other_status) :
-					  status_to_datum(session_shown_status(session, now)));
+					  status_to_datum(session_shown_status(session,
+														   locked->context.now)));
 		if (session->expires_at != EXPIRES_NEVER)
 			SET_ATTRIBUTE(CHUNK_EXPIRES_AT,
 						  TimestampTzGetDatum(session->expires_at));
@@ -162,52 +168,45 @@ build_chunk_result(Outcome outcome, const Session *session, TimestampTz now,
 
 /* ---------- one chunk ---------- */
 
-/* Take the arguments of a chunk. */
-static void
-get_chunk(FunctionCallInfo fcinfo, Request *request)
-{
-	request->upload_id = required_text(fcinfo, 0, "upload_id");
-	request->chunk_offset = required_size(fcinfo, 1, "chunk_offset",
-										  request->upload_id);
-	request->chunk_length = required_size(fcinfo, 2, "chunk_length",
-										  request->upload_id);
-	check_chunk(request);
-	request->final = optional_flag(fcinfo, 3);
-	request->provider_data = optional_json(fcinfo, 4, "provider_data",
-										   request->upload_id);
-	request->owner = checked_owner(fcinfo, 5, request->upload_id);
-}
-
 /* Advance one session by one chunk. */
 static Datum
 advance(FunctionCallInfo fcinfo, bool raises)
 {
 	Request		request = {0};
-	LockWait	wait = optional_flag(fcinfo, 6) ? LOCK_NOWAIT : LOCK_WAIT;
-	Store		store;
-	Session		session;
+	LockWait	wait;
+	Store	   *store;
+	LockedSession locked;
 	Outcome		outcome;
-	TimestampTz now;
 	ChunkResultType type;
 	HeapTuple	result;
 
 	check_unknown_arguments(fcinfo, 7);
-	get_chunk(fcinfo, &request);
-	open_chunk_result_type(&type);
-	store_open(&store, RowShareLock);
-	outcome = change_session(&store, session_advance, &request, wait, &session,
-							 &now);
+	request.upload_id = required_text(fcinfo, 0, "upload_id");
+	request.chunk_offset = required_size(fcinfo, 1, "chunk_offset",
+										 request.upload_id);
+	request.chunk_length = required_size(fcinfo, 2, "chunk_length",
+										 request.upload_id);
+	check_chunk_end(&request);
+	request.final = optional_flag(fcinfo, 3);
+	request.provider_data = optional_json(fcinfo, 4, "provider_data",
+										  request.upload_id);
+	request.owner = optional_owner(fcinfo, 5, request.upload_id);
+	wait = optional_flag(fcinfo, 6) ? LOCK_NOWAIT : LOCK_WAIT;
+
+	type = open_chunk_result_type();
+	store = store_open(RowShareLock);
+	outcome = change_session(store, session_advance, &request, wait, &locked);
 	if (raises)
-		raise_unless_done(outcome, &session, &request);
-	result = build_chunk_result(outcome, &session, now, &type);
-	store_close(&store);
+		report_unless_done(outcome, &locked.session, &request);
+	result = build_chunk_result(outcome, &locked, &type);
+	store_close(store);
 	ReleaseTupleDesc(type.desc);
-	return row_result(fcinfo, HeapTupleGetDatum(result));
+	return return_row(fcinfo, HeapTupleGetDatum(result));
 }
 
 /*
  * advance_upload(upload_id, chunk_offset, chunk_length, final, provider_data,
- * owner, nowait): confirm a chunk, or raise why not.
+ * owner, nowait): confirm a chunk, or raise an error.
  */
 Datum
 vali_blob_advance_upload(PG_FUNCTION_ARGS)
@@ -216,7 +215,7 @@ vali_blob_advance_upload(PG_FUNCTION_ARGS)
 	return advance(fcinfo, true);
 }
 
-/* try_advance_upload(the same): confirm a chunk, or say why not. */
+/* try_advance_upload(the same): confirm a chunk, or return why not. */
 Datum
 vali_blob_try_advance_upload(PG_FUNCTION_ARGS)
 {
@@ -227,26 +226,23 @@ vali_blob_try_advance_upload(PG_FUNCTION_ARGS)
 /* ---------- many chunks ---------- */
 
 /* The elements of an array argument. */
-typedef struct Elements
+typedef struct ArrayElements
 {
 	Datum	   *values;
 	bool	   *nulls;
 	int			count;
-} Elements;
+} ArrayElements;
 
 /* Take an array argument apart. */
-static Elements
+static ArrayElements
 get_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
 {
-	Elements	elements;
+	ArrayElements elements;
 	ArrayType  *array;
 	bool		is_text = type == TEXTOID;
 
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name),
-				 errhint("Pass an array with one element for each chunk.")));
+	require_not_null(fcinfo, n, name,
+					 "Pass an array with one element for each chunk.");
 	array = PG_GETARG_ARRAYTYPE_P(n);
 	if (ARR_NDIM(array) > 1)
 		ereport(ERROR,
@@ -263,7 +259,7 @@ get_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
 
 /* Take one element of an array as a number of bytes. */
 static int64
-element_size(const Elements *elements, int i, const char *name,
+element_size(const ArrayElements *elements, int i, const char *name,
 			 const text *upload_id)
 {
 	return check_size(elements->nulls[i],
@@ -271,7 +267,7 @@ element_size(const Elements *elements, int i, const char *name,
 					  name, upload_id);
 }
 
-/* A chunk among many: what is asked, and where the answer goes. */
+/* A chunk among many */
 typedef struct ChunkOfMany
 {
 	Request		request;
@@ -283,16 +279,17 @@ typedef struct ChunkOfMany
 static ChunkOfMany *
 get_chunks(FunctionCallInfo fcinfo, int *count)
 {
-	Elements	ids = get_elements(fcinfo, 0, "upload_ids", TEXTOID);
-	Elements	offsets = get_elements(fcinfo, 1, "chunk_offsets", INT8OID);
-	Elements	lengths = get_elements(fcinfo, 2, "chunk_lengths", INT8OID);
+	ArrayElements ids = get_elements(fcinfo, 0, "upload_ids", TEXTOID);
+	ArrayElements offsets = get_elements(fcinfo, 1, "chunk_offsets", INT8OID);
+	ArrayElements lengths = get_elements(fcinfo, 2, "chunk_lengths", INT8OID);
 	ChunkOfMany *chunks = palloc0(ids.count * sizeof(ChunkOfMany));
 
 	if (ids.count != offsets.count || ids.count != lengths.count)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("upload_ids, chunk_offsets and chunk_lengths must have the same number of elements, but have %d, %d and %d",
-						ids.count, offsets.count, lengths.count),
+				 errmsg("arrays must have the same number of elements"),
+				 errdetail("\"upload_ids\" has %d elements, \"chunk_offsets\" has %d, \"chunk_lengths\" has %d.",
+						   ids.count, offsets.count, lengths.count),
 				 errhint("Pass one element of each for each chunk.")));
 	for (int i = 0; i < ids.count; i++)
 	{
@@ -309,7 +306,7 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 											 request->upload_id);
 		request->chunk_length = element_size(&lengths, i, "chunk_length",
 											 request->upload_id);
-		check_chunk(request);
+		check_chunk_end(request);
 		chunks[i].position = i;
 	}
 	*count = ids.count;
@@ -350,36 +347,46 @@ compare_positions(const void *a, const void *b)
 }
 
 /*
- * Advance one session by some chunks, one after the other.  The row is written
- * once: each new version would lengthen the search for the next one, as none of
- * them can be removed before the transaction ends.
+ * Advance one session by some chunks, one after the other.  If possible the row
+ * is written once: each new version would lengthen the search for the next one,
+ * as none of them can be removed before the transaction ends.  The current
+ * memory context is for one session at a time, and is reset.
  */
 static void
 advance_by_chunks(Store *store, ChunkOfMany *chunks, int count,
 				  const ChunkResultType *type, MemoryContext result_context)
 {
-	Session		session;
-	Outcome		locked = lock_session(store, &chunks[0].request, LOCK_WAIT,
-									  &session);
+	LockedSession locked;
+	Outcome		lock_outcome = OUTCOME_NOT_FOUND;
+	bool		combine = false;
 	bool		has_changed = false;
 
 	for (int i = 0; i < count; i++)
 	{
-		TimestampTz now = GetCurrentTimestamp();
-		Outcome		outcome = locked;
+		const Request *request = &chunks[i].request;
+		Outcome		outcome;
 		MemoryContext caller;
 
 		CHECK_FOR_INTERRUPTS();
-		if (locked == OUTCOME_ADVANCED)
+		if (!combine)
 		{
-			outcome = session_advance(&session, &chunks[i].request, now);
-			has_changed |= outcome == OUTCOME_ADVANCED;
+			MemoryContextReset(CurrentMemoryContext);
+			lock_outcome = lock_session(store, request, LOCK_WAIT, &locked);
+			combine = store_can_combine_updates(store);
 		}
+		outcome = lock_outcome;
+		if (lock_outcome == OUTCOME_ADVANCED)
+			outcome = apply_rule(&locked, session_advance, request);
+		has_changed |= outcome == OUTCOME_ADVANCED;
+
 		/* the last result shows the session as stored */
-		if (has_changed && i == count - 1)
-			write_session(store, &session);
+		if (has_changed && (!combine || i == count - 1))
+		{
+			write_session(store, &locked);
+			has_changed = false;
+		}
 		caller = MemoryContextSwitchTo(result_context);
-		chunks[i].result = build_chunk_result(outcome, &session, now, type);
+		chunks[i].result = build_chunk_result(outcome, &locked, type);
 		MemoryContextSwitchTo(caller);
 	}
 }
@@ -393,12 +400,13 @@ advance_in_order(Store *store, ChunkOfMany *chunks, int count,
 				 const ChunkResultType *type)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob chunk",
-												  ALLOCSET_SMALL_SIZES);
+	MemoryContext session_context = AllocSetContextCreate(caller,
+														  "vali_blob session",
+														  ALLOCSET_SMALL_SIZES);
 	int			end;
 
 	qsort(chunks, count, sizeof(ChunkOfMany), compare_chunks);
-	MemoryContextSwitchTo(scratch);
+	MemoryContextSwitchTo(session_context);
 	for (int begin = 0; begin < count; begin = end)
 	{
 		end = begin + 1;
@@ -406,36 +414,35 @@ advance_in_order(Store *store, ChunkOfMany *chunks, int count,
 			   compare_upload_ids(&chunks[begin], &chunks[end]) == 0)
 			end++;
 		advance_by_chunks(store, &chunks[begin], end - begin, type, caller);
-		MemoryContextReset(scratch);
 	}
 	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(scratch);
+	MemoryContextDelete(session_context);
 	qsort(chunks, count, sizeof(ChunkOfMany), compare_positions);
 }
 
 /*
  * advance_uploads(upload_ids, chunk_offsets, chunk_lengths): advance many
- * sessions in one round trip, and say of each what became of it.
+ * sessions in one round trip; results in the order of the arguments.
  */
 Datum
 vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Store		store;
+	Store	   *store;
 	ChunkResultType type;
 	ChunkOfMany *chunks;
 	int			count;
 
 	PreventCommandIfReadOnly("advance_uploads()");
 	check_unknown_arguments(fcinfo, 3);
-	require_owner(NULL, NULL);
+	check_owner(NULL, NULL);
 	chunks = get_chunks(fcinfo, &count);
-	open_chunk_result_type(&type);
+	type = open_chunk_result_type();
 	InitMaterializedSRF(fcinfo, 0);
 
-	store_open(&store, RowShareLock);
-	advance_in_order(&store, chunks, count, &type);
-	store_close(&store);
+	store = store_open(RowShareLock);
+	advance_in_order(store, chunks, count, &type);
+	store_close(store);
 	ReleaseTupleDesc(type.desc);
 	for (int i = 0; i < count; i++)
 		tuplestore_puttuple(rsinfo->setResult, chunks[i].result);

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * compat.c
- *		What differs between the PostgreSQL majors by more than a macro.
+ *		Differences between major versions of PostgreSQL that take more than a
+ *		macro.
  *
  *-------------------------------------------------------------------------
  */
@@ -58,7 +59,7 @@ initialize_by(void *memory, void *argument)
 
 /* Find a piece of shared memory by its name, or make it. */
 void *
-shared_memory(const char *name, Size size, void (*initialize) (void *memory))
+find_shared_memory(const char *name, Size size, void (*initialize) (void *memory))
 {
 	bool		found;
 
@@ -95,7 +96,7 @@ reserve_shared_memory(Size size)
 
 /* Find a piece of shared memory by its name, or make it. */
 void *
-shared_memory(const char *name, Size size, void (*initialize) (void *memory))
+find_shared_memory(const char *name, Size size, void (*initialize) (void *memory))
 {
 	void	   *memory;
 	bool		found;

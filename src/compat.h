@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * compat.h
- *		Every difference between the PostgreSQL majors that we support.
+ *		Every difference between the supported major versions of PostgreSQL.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,14 +24,7 @@
 #define pg_noreturn _Noreturn
 #endif
 
-/* What a process that runs transactions must switch off besides. */
-#if PG_VERSION_NUM >= 170000
-#define OTHER_TIMEOUT_OFF {"transaction_timeout", "0"},
-#else
-#define OTHER_TIMEOUT_OFF
-#endif
-
-/* Lets DROP DATABASE end a worker. */
+/* Lets DROP DATABASE terminate a worker. */
 #if PG_VERSION_NUM < 190000
 #define BGWORKER_INTERRUPTIBLE 0
 #endif
@@ -49,13 +42,10 @@
 #define name_lwlock_tranche(tranche, name) LWLockRegisterTranche(tranche, name)
 #endif
 
-/* Which indexes a new row version must be entered into. */
-#if PG_VERSION_NUM >= 160000
-#define IndexesToUpdate TU_UpdateIndexes
-#define NO_INDEXES TU_None
-#else
-#define IndexesToUpdate bool
-#define NO_INDEXES false
+/* Before version 16, a new row version is entered into all indexes or none. */
+#if PG_VERSION_NUM < 160000
+#define TU_UpdateIndexes bool
+#define TU_None false
 #endif
 
 #if PG_VERSION_NUM >= 190000
@@ -122,8 +112,8 @@ extern void prune_page(Relation rel, Buffer buffer);
  * or made by name later.
  */
 extern void reserve_shared_memory(Size size);
-extern void *shared_memory(const char *name, Size size,
-						   void (*initialize) (void *memory));
+extern void *find_shared_memory(const char *name, Size size,
+								void (*initialize) (void *memory));
 
 #ifdef PG_MODULE_MAGIC_EXT
 #define VALI_BLOB_MODULE_MAGIC \

@@ -17,7 +17,7 @@
  */
 #define SHOWN_BYTES 512
 
-/* A text as messages show it. */
+/* Return a text as messages show it. */
 const char *
 shown_text(const text *value)
 {
@@ -29,9 +29,22 @@ shown_text(const text *value)
 	return psprintf("%.*s...", pg_mbcliplen(start, length, SHOWN_BYTES), start);
 }
 
-/* Raise an ended session, saying how it ended. */
+/*
+ * Copy a string into a buffer, and cut it between two characters if it is too
+ * long.
+ */
+void
+copy_clipped(char *buffer, const char *string, size_t size)
+{
+	int			length = pg_mbcliplen(string, strlen(string), size - 1);
+
+	memcpy(buffer, string, length);
+	buffer[length] = '\0';
+}
+
+/* Report ERRCODE_UPLOAD_ENDED. */
 pg_noreturn static void
-raise_ended(const char *id, const Session *session)
+report_ended(const char *id, const Session *session)
 {
 	if (session->status == STATUS_COMPLETE)
 		ereport(ERROR,
@@ -41,10 +54,10 @@ raise_ended(const char *id, const Session *session)
 	if (session->status == STATUS_OTHER)
 		ereport(ERROR,
 				(errcode(ERRCODE_UPLOAD_ENDED),
-				 errmsg("upload \"%s\" has a status that the library of vali_blob that is loaded does not know",
+				 errmsg("status of upload \"%s\" is not supported by the loaded library of extension \"vali_blob\"",
 						id),
-				 errdetail("The extension has been updated since this session began, or the status was added by hand."),
-				 errhint("Reconnect.")));
+				 errdetail("The extension was updated after this session had loaded the library, or the status was added by hand."),
+				 errhint("Reconnect to load the new one.")));
 	Assert(session->status == STATUS_ABORTED);
 	ereport(ERROR,
 			(errcode(ERRCODE_UPLOAD_ENDED),
@@ -55,33 +68,38 @@ raise_ended(const char *id, const Session *session)
 			 errhint("Start a new upload with start_upload().")));
 }
 
-/* Raise bytes that are missing, from the file or from what is known of it. */
+/* Report ERRCODE_UPLOAD_INCOMPLETE. */
 pg_noreturn static void
-raise_incomplete(const char *id, const Session *session, const Request *request)
+report_incomplete(const char *id, const Session *session, const Request *request)
 {
 	if (request->final)
 		ereport(ERROR,
 				(errcode(ERRCODE_UPLOAD_INCOMPLETE),
-				 errmsg("final chunk of upload \"%s\" ends at byte " INT64_FORMAT ", before its total size of " INT64_FORMAT " bytes",
-						id, request->chunk_offset + request->chunk_length,
-						session->total_size),
+				 errmsg("final chunk of upload \"%s\" ends at byte %lld, before its total size of %lld bytes",
+						id,
+						(long long) (request->chunk_offset + request->chunk_length),
+						(long long) session->total_size),
 				 errhint("Mark only the chunk that ends at the total size as final.")));
 	if (session->total_size == SIZE_DEFERRED)
 		ereport(ERROR,
 				(errcode(ERRCODE_UPLOAD_INCOMPLETE),
-				 errmsg("upload \"%s\" has no total size yet, " INT64_FORMAT " bytes are confirmed",
-						id, session->uploaded_bytes),
+				 errmsg("upload \"%s\" has no total size yet, %lld bytes are confirmed",
+						id, (long long) session->uploaded_bytes),
 				 errhint("Set the size with declare_upload_size(), or mark the last chunk as final.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_UPLOAD_INCOMPLETE),
-			 errmsg("upload \"%s\" is incomplete: " INT64_FORMAT " of " INT64_FORMAT " bytes are confirmed",
-					id, session->uploaded_bytes, session->total_size),
-			 errhint("Go on at byte " INT64_FORMAT ".", session->uploaded_bytes)));
+			 errmsg("upload \"%s\" is incomplete: %lld of %lld bytes are confirmed",
+					id, (long long) session->uploaded_bytes,
+					(long long) session->total_size),
+			 errhint("Go on at byte %lld.", (long long) session->uploaded_bytes)));
 }
 
-/* Raise bytes beyond the total size, be it declared before or just now. */
+/*
+ * Report ERRCODE_UPLOAD_TOO_LARGE, of a chunk or of a total size that is
+ * declared.  DETAIL is a JSON object, documented for programs to read.
+ */
 pg_noreturn static void
-raise_too_large(const char *id, const Session *session, const Request *request)
+report_too_large(const char *id, const Session *session, const Request *request)
 {
 	int64		chunk_end = request->chunk_offset + request->chunk_length;
 	int64		end = Max(chunk_end, session->uploaded_bytes);
@@ -90,16 +108,16 @@ raise_too_large(const char *id, const Session *session, const Request *request)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UPLOAD_TOO_LARGE),
-			 errmsg("upload \"%s\" would reach byte " INT64_FORMAT ", beyond a total size of " INT64_FORMAT " bytes",
-					id, end, total_size),
-			 errdetail("{\"total_size\": " INT64_FORMAT ", \"provided_end\": " INT64_FORMAT "}",
-					   total_size, end),
+			 errmsg("upload \"%s\" would reach byte %lld, beyond a total size of %lld bytes",
+					id, (long long) end, (long long) total_size),
+			 errdetail_internal("{\"total_size\": %lld, \"provided_end\": %lld}",
+								(long long) total_size, (long long) end),
 			 errhint("Send no more than the declared bytes, or start a new upload with the right size.")));
 }
 
-/* Raise an outcome as an error; which ones are errors, the caller knows. */
+/* Report an outcome that is an error. */
 void
-raise_outcome(Outcome outcome, const Session *session, const Request *request)
+report_outcome(Outcome outcome, const Session *session, const Request *request)
 {
 	const char *id = shown_text(request->upload_id);
 
@@ -109,16 +127,16 @@ raise_outcome(Outcome outcome, const Session *session, const Request *request)
 			ereport(ERROR,
 					(errcode(ERRCODE_UPLOAD_NOT_FOUND),
 					 errmsg("upload \"%s\" does not exist", id),
-					 errhint("It was never started, belongs to another owner, or is gone after its retention. Start a new upload with start_upload().")));
+					 errhint("It was never started, belongs to another owner, or was purged after its retention.  Start a new upload with start_upload().")));
 			break;
 		case OUTCOME_LOCKED:
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("could not obtain lock on upload \"%s\"", id),
-					 errhint("Another transaction is changing the upload; try again, or call without nowait.")));
+					 errhint("Another transaction is changing the upload.  Try again, or call without nowait.")));
 			break;
 		case OUTCOME_ENDED:
-			raise_ended(id, session);
+			report_ended(id, session);
 			break;
 		case OUTCOME_EXPIRED:
 			ereport(ERROR,
@@ -129,37 +147,42 @@ raise_outcome(Outcome outcome, const Session *session, const Request *request)
 		case OUTCOME_CONFLICT:
 			ereport(ERROR,
 					(errcode(ERRCODE_UPLOAD_OFFSET_CONFLICT),
-					 errmsg("chunk of upload \"%s\" begins at byte " INT64_FORMAT ", but " INT64_FORMAT " bytes are confirmed",
-							id, request->chunk_offset, session->uploaded_bytes),
-					 errdetail("{\"expected_offset\": " INT64_FORMAT ", \"provided_offset\": " INT64_FORMAT "}",
-							   session->uploaded_bytes, request->chunk_offset),
-					 errhint("Go on at byte " INT64_FORMAT ".", session->uploaded_bytes)));
+					 errmsg("chunk of upload \"%s\" begins at byte %lld, but %lld bytes are confirmed",
+							id, (long long) request->chunk_offset,
+							(long long) session->uploaded_bytes),
+			/* a JSON object, documented for programs to read */
+					 errdetail_internal("{\"expected_offset\": %lld, \"provided_offset\": %lld}",
+										(long long) session->uploaded_bytes,
+										(long long) request->chunk_offset),
+					 errhint("Go on at byte %lld.",
+							 (long long) session->uploaded_bytes)));
 			break;
 		case OUTCOME_TOO_LARGE:
-			raise_too_large(id, session, request);
+			report_too_large(id, session, request);
 			break;
 		case OUTCOME_INCOMPLETE:
-			raise_incomplete(id, session, request);
+			report_incomplete(id, session, request);
 			break;
 		case OUTCOME_SIZE_MISMATCH:
 			ereport(ERROR,
 					(errcode(ERRCODE_UPLOAD_SIZE_MISMATCH),
-					 errmsg("upload \"%s\" has a total size of " INT64_FORMAT " bytes, which cannot become " INT64_FORMAT,
-							id, session->total_size, request->total_size),
+					 errmsg("upload \"%s\" has a total size of %lld bytes, which cannot become %lld",
+							id, (long long) session->total_size,
+							(long long) request->total_size),
 					 errhint("The total size is declared once; start a new upload for a file of another size.")));
 			break;
 		case OUTCOME_ADVANCED:
 		case OUTCOME_REPLAYED:
 			break;
 	}
-	elog(ERROR, "outcome %d is no error", (int) outcome);
+	elog(ERROR, "unrecognized outcome: %d", (int) outcome);
 }
 
-/* Raise every outcome but success, first or repeated. */
+/* Report every outcome but success, the first time or repeated. */
 void
-raise_unless_done(Outcome outcome, const Session *session,
+report_unless_done(Outcome outcome, const Session *session,
 				  const Request *request)
 {
 	if (outcome != OUTCOME_ADVANCED && outcome != OUTCOME_REPLAYED)
-		raise_outcome(outcome, session, request);
+		report_outcome(outcome, session, request);
 }

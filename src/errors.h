@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * errors.h
- *		The SQLSTATEs of class VB, and the raising of outcomes.
+ *		The SQLSTATEs of class VB, and outcomes as errors.
  *
  * Programs branch on these codes: they never change their meaning.
  *
@@ -24,9 +24,10 @@
 #define ERRCODE_UPLOAD_SIZE_MISMATCH	MAKE_SQLSTATE('V', 'B', '0', '0', '7')
 
 extern const char *shown_text(const text *value);
-pg_noreturn extern void raise_outcome(Outcome outcome, const Session *session,
-									  const Request *request);
-extern void raise_unless_done(Outcome outcome, const Session *session,
-							  const Request *request);
+extern void copy_clipped(char *buffer, const char *string, size_t size);
+pg_noreturn extern void report_outcome(Outcome outcome, const Session *session,
+									   const Request *request);
+extern void report_unless_done(Outcome outcome, const Session *session,
+							   const Request *request);
 
 #endif							/* VALI_BLOB_ERRORS_H */

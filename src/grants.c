@@ -1,10 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * grants.c
- *		What a client role needs, granted and taken back in one call.
+ *		Grants all that a client role needs, and revokes it.
  *
- * The commands run with the caller's rights: who may not grant by hand may
- * not grant here.
+ * The commands run with the caller's privileges.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,8 +24,8 @@ PG_FUNCTION_INFO_V1(vali_blob_grant_upload_access);
 PG_FUNCTION_INFO_V1(vali_blob_revoke_upload_access);
 PG_FUNCTION_INFO_V1(vali_blob_grant_schema_usage);
 
-/* Every function of ours but those for administrators and for monitoring. */
-static Statement client_functions = {
+/* A list of all functions but those for administrators and for monitoring */
+static Statement list_client_functions = {
 	.text = "SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I(%s)', "
 	"n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)), ', ') "
 	"FROM pg_catalog.pg_extension AS e "
@@ -47,25 +46,24 @@ static void
 change_access(FunctionCallInfo fcinfo, const char *verb, const char *preposition)
 {
 	const char *role;
-	const char *tables;
+	StringInfoData tables;
 	const char *functions;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("role must not be null"),
-				 errhint("Pass the name of a role.")));
-	/* GRANT takes the name "public" for everybody; here it is no role. */
+	require_not_null(fcinfo, 0, "role", "Pass the name of a role.");
+	/* GRANT would take the name "public" for everybody */
 	(void) get_role_oid(NameStr(*PG_GETARG_NAME(0)), false);
 	role = quote_identifier(NameStr(*PG_GETARG_NAME(0)));
+	initStringInfo(&tables);
+	for (int i = 0; i < TABLE_COUNT; i++)
+		appendStringInfo(&tables, "%s%s.%s", i > 0 ? ", " : "",
+						 catalog_get()->schema, table_name(i));
 
 	spi_open();
 	spi_utility(psprintf("%s USAGE ON SCHEMA %s %s %s", verb,
 						 catalog_get()->schema, preposition, role));
-	tables = expand_schema("@.upload_session, @.upload_reclaim");
 	spi_utility(psprintf("%s SELECT, INSERT, UPDATE, DELETE ON TABLE %s %s %s",
-						 verb, tables, preposition, role));
-	statement_run(&client_functions, NULL, NULL, false);
+						 verb, tables.data, preposition, role));
+	statement_run(&list_client_functions, NULL, NULL, false);
 	functions = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	spi_utility(psprintf("%s EXECUTE ON FUNCTION %s %s %s", verb, functions,
 						 preposition, role));
@@ -88,7 +86,7 @@ vali_blob_revoke_upload_access(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Let monitoring roles use the schema, while the extension is created. */
+/* Called by the installation script: let pg_monitor use the schema. */
 Datum
 vali_blob_grant_schema_usage(FunctionCallInfo fcinfo pg_attribute_unused())
 {

@@ -25,14 +25,14 @@ as_jsonb(struct varlena *json)
 	return DatumGetJsonbP(PointerGetDatum(json));
 }
 
-/* Tell whether a value is a JSON object. */
+/* Is a value a JSON object? */
 bool
 json_is_object(struct varlena *json)
 {
 	return JB_ROOT_IS_OBJECT(as_jsonb(json));
 }
 
-/* The kind of a JSON value, for messages. */
+/* Return the kind of a JSON value, for messages. */
 const char *
 json_kind(struct varlena *json)
 {
@@ -40,14 +40,14 @@ json_kind(struct varlena *json)
 												   PointerGetDatum(json)));
 }
 
-/* Tell whether a JSON object has no keys. */
+/* Has a JSON object no keys? */
 bool
 json_is_empty(struct varlena *json)
 {
 	return JB_ROOT_COUNT(as_jsonb(json)) == 0;
 }
 
-/* Make the object {}. */
+/* Return the object {}. */
 struct varlena *
 json_empty_object(void)
 {

@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * launcher.c
- *		The launcher: visits one database after the other.
+ *		The process that starts a worker in one database after the other.
  *
- * It is connected to no database, holds no transaction open but to read
- * pg_database, and starts at most one worker at a time.  What it plans is
- * worked out anew from pg_database in each round, so that nothing can be
- * missed for good: a database that was created, dropped or renamed, a worker
- * that could not be started, an extension that has come or gone.
+ * It is connected to no database, opens a transaction only to read pg_database,
+ * and starts at most one worker at a time.  Each round reads pg_database again,
+ * so that nothing can be missed for good: a database that was created, dropped or
+ * renamed, a worker that could not be started, an extension that was created or
+ * dropped.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,53 +33,55 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "launcher.h"
 #include "settings.h"
-#include "sweeper.h"
+#include "sweeper_state.h"
+#include "worker.h"
 
 /* Seconds after which a launcher that has failed is started again. */
 #define LAUNCHER_RESTART_TIME 5
 
 /*
- * Databases without the extension are visited this many times less often, but
- * within so many seconds.
+ * A worker is started this many times less often in databases without the
+ * extension, but within so many seconds.
  */
 #define ABSENT_FACTOR 5
 #define ABSENT_MAX_DELAY 300
 
-/* Seconds after which new databases are looked for at the latest. */
-#define LOOK_INTERVAL 60
+/* Seconds after which pg_database is read again at the latest */
+#define MAX_NAPTIME 60
 
-/* A database that fails is visited less and less often, down to this factor. */
+/* Each failure doubles a database's interval, up to this factor. */
 #define MAX_FAILURE_FACTOR 64
 
 /*
- * Seconds until a database that somebody wants for himself is tried again; the
- * delay doubles while it lasts.
+ * Seconds until a database that others need a lock on is tried again.  The delay
+ * doubles while that lasts.
  */
 #define BUSY_DELAY 1
 
-/* Milliseconds after which a worker makes way for other databases. */
-#define VISIT_DURATION 10000
+/* Milliseconds after which a worker must leave a database, even if unfinished */
+#define MAX_RUN_DURATION 10000
 
-/* Milliseconds after which a worker that does not come back is ended. */
-#define VISIT_TIMEOUT 60000
+/* Milliseconds after which a worker that has not done so is terminated */
+#define RUN_TIMEOUT 60000
 
-/* What is planned for one database. */
+/* When to start the next worker in a database */
 typedef struct DatabasePlan
 {
 	Oid			database;
-	TimestampTz last_visit;		/* 0: none yet */
-	int			delay;			/* seconds until the next one */
-	bool		has_backlog;	/* come back earlier, when no other is due */
+	TimestampTz last_run;		/* when the last worker ended; 0: none yet */
+	int			delay;			/* seconds until the next */
+	bool		has_backlog;	/* do not wait that long if no other is due */
 	int			failures;		/* in a row */
-	int			busy_delay;		/* the next one, if it is busy again */
-	uint64		round;			/* in which the database was last seen */
+	int			busy_delay;		/* the next delay, if it is busy again */
+	uint64		round;			/* in which the database existed last */
 } DatabasePlan;
 
-/* Of every database that can be visited; lives in TopMemoryContext. */
+/* The plans of all databases that allow connections, in TopMemoryContext */
 static List *plans = NIL;
 
-/* Describe the launcher, for either way to register it. */
+/* Fill in what registers the launcher, statically or dynamically. */
 void
 launcher_describe(BackgroundWorker *worker)
 {
@@ -94,9 +96,9 @@ launcher_describe(BackgroundWorker *worker)
 	strlcpy(worker->bgw_type, "vali_blob launcher", BGW_MAXLEN);
 }
 
-/* Plan for a database, at once if it is new. */
+/* Keep the plan of a database, or make one; a new database is due at once. */
 static void
-plan_for(Oid database, uint64 round)
+keep_plan(Oid database, uint64 round)
 {
 	MemoryContext caller;
 	DatabasePlan *plan;
@@ -120,9 +122,9 @@ plan_for(Oid database, uint64 round)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Forget the databases that this round did not see. */
+/* Drop the plans of databases that were not there in this round. */
 static void
-forget_vanished(uint64 round)
+drop_other_plans(uint64 round)
 {
 	ListCell   *cell;
 
@@ -138,25 +140,25 @@ forget_vanished(uint64 round)
 	}
 }
 
-/* Tell whether a database can be connected to. */
+/* Does a database allow connections? */
 static bool
-is_open(HeapTuple tuple)
+allows_connections(HeapTuple tuple)
 {
 	Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 
 	return form->datallowconn && form->datconnlimit != DATCONNLIMIT_INVALID_DB;
 }
 
-/* See which databases there are that can be connected to. */
+/* Bring the plans up to date with pg_database. */
 static void
-look_for_databases(void)
+update_plans(void)
 {
-	static uint64 round = 0;
+	static uint64 current_round = 0;
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
 
-	round++;
+	current_round++;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
@@ -164,24 +166,24 @@ look_for_databases(void)
 	scan = table_beginscan_catalog(rel, 0, NULL);
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
 	{
-		if (is_open(tuple))
-			plan_for(((Form_pg_database) GETSTRUCT(tuple))->oid, round);
+		if (allows_connections(tuple))
+			keep_plan(((Form_pg_database) GETSTRUCT(tuple))->oid, current_round);
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
-	forget_vanished(round);
+	drop_other_plans(current_round);
 }
 
 /*
- * Tell whether a database still is there to be connected to, and without waiting
- * for somebody who is about to drop, rename or copy it.
+ * Can a worker connect to a database without waiting for a command that drops,
+ * renames or copies it?
  */
 static bool
-is_free(Oid database)
+is_available(Oid database)
 {
 	LOCKTAG		tag;
-	bool		free = false;
+	bool		result = false;
 
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, database, 0);
 	SetCurrentStatementStartTimestamp();
@@ -194,15 +196,15 @@ is_free(Oid database)
 		tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
 		if (HeapTupleIsValid(tuple))
 		{
-			free = is_open(tuple);
+			result = allows_connections(tuple);
 			ReleaseSysCache(tuple);
 		}
 	}
 	CommitTransactionCommand();
-	return free;
+	return result;
 }
 
-/* Wait until a worker has ended, ending it if it takes far too long. */
+/* Wait until a worker has ended; terminate it if it takes far too long. */
 static void
 wait_for_worker(BackgroundWorkerHandle *handle)
 {
@@ -213,17 +215,17 @@ wait_for_worker(BackgroundWorkerHandle *handle)
 	{
 		if (ShutdownRequestPending ||
 			TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
-									   VISIT_TIMEOUT))
+									   RUN_TIMEOUT))
 			TerminateBackgroundWorker(handle);
 		sweeper_nap(1000);
 	}
 }
 
-/* Start a worker in a database and wait for it; false if it can't be had. */
+/* Start a worker in a database and wait for it; false if there is no slot. */
 static bool
-send_worker(Oid database)
+run_worker(Oid database)
 {
-	static bool complained = false;
+	static bool has_complained = false;
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
 
@@ -231,20 +233,20 @@ send_worker(Oid database)
 	worker.bgw_notify_pid = MyProcPid;
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 	{
-		if (!complained)
+		if (!has_complained)
 			ereport(LOG,
 					(errmsg("no free background worker slot for the vali_blob worker"),
-					 errhint("You may need to increase \"max_worker_processes\".")));
-		complained = true;
+					 errhint("You might need to increase \"max_worker_processes\".")));
+		has_complained = true;
 		return false;
 	}
-	complained = false;
+	has_complained = false;
 	wait_for_worker(handle);
 	pfree(handle);
 	return true;
 }
 
-/* Say how long a database that is busy is left alone. */
+/* Return how many seconds to leave a busy database alone. */
 static int
 delay_while_busy(DatabasePlan *plan)
 {
@@ -254,7 +256,7 @@ delay_while_busy(DatabasePlan *plan)
 	return delay;
 }
 
-/* Say how long a database that has failed is left alone. */
+/* Return how many seconds to leave a database alone that has failed. */
 static int
 delay_after_failure(DatabasePlan *plan)
 {
@@ -263,71 +265,72 @@ delay_after_failure(DatabasePlan *plan)
 	return sweep_interval_setting << plan->failures;
 }
 
-/* Say in how many milliseconds a database is due; a clock set back counts. */
+/* Return in how many milliseconds a database is due. */
 static int64
 time_left(const DatabasePlan *plan)
 {
-	int64		passed = (GetCurrentTimestamp() - plan->last_visit) / 1000;
+	int64		passed = (GetCurrentTimestamp() - plan->last_run) / 1000;
 
+	/* the clock was set back */
 	if (passed < 0)
 		return 0;
 	return Max(plan->delay * INT64CONST(1000) - passed, 0);
 }
 
 /*
- * How many milliseconds a worker may take in a database: it makes way when
- * another one is due, so that a backlog in one of them does not keep the
+ * Return how many milliseconds a worker may take in a database.  It must leave
+ * when another one is due, so that a backlog in one of them does not keep the
  * sessions of others from expiring.
  */
 static int64
-visit_duration(const DatabasePlan *visited)
+run_duration(const DatabasePlan *plan)
 {
-	int64		duration = VISIT_DURATION;
+	int64		duration = MAX_RUN_DURATION;
 	ListCell   *cell;
 
 	foreach(cell, plans)
 	{
-		if (lfirst(cell) != visited)
+		if (lfirst(cell) != plan)
 			duration = Min(duration, time_left(lfirst(cell)));
 	}
 	return duration;
 }
 
-/* Visit a database, and say in how many seconds to come back. */
+/* Sweep a database; returns in how many seconds to do it again. */
 static int
-visit(DatabasePlan *plan)
+sweep_database(DatabasePlan *plan)
 {
 	int			interval;
-	VisitResult result;
+	WorkerResult result;
 
 	plan->has_backlog = false;
-	if (!is_free(plan->database))
+	if (!is_available(plan->database))
 		return delay_while_busy(plan);
-	sweeper_begin_visit(plan->database, visit_duration(plan));
-	if (!send_worker(plan->database))
+	sweeper_begin_run(plan->database, run_duration(plan));
+	if (!run_worker(plan->database))
 		return sweep_interval_setting;
 
-	result = sweeper_visit_result(&interval);
-	if (result == VISIT_BUSY)
+	result = sweeper_run_result(&interval);
+	if (result == WORKER_BUSY)
 		return delay_while_busy(plan);
 	plan->busy_delay = 0;
-	if (result == VISIT_DIED)
+	if (result == WORKER_DIED)
 		(void) sweeper_record_error(plan->database,
-									"the worker ended before it could report; the server log may say why");
-	if (result == VISIT_DIED || result == VISIT_FAILED)
+									"the worker ended before it could report; check the server log for details");
+	if (result == WORKER_DIED || result == WORKER_FAILED)
 		return delay_after_failure(plan);
 	plan->failures = 0;
-	plan->has_backlog = result == VISIT_UNFINISHED;
-	if (result == VISIT_ABSENT)
+	plan->has_backlog = result == WORKER_UNFINISHED;
+	if (result == WORKER_ABSENT)
 		return Min(sweep_interval_setting * ABSENT_FACTOR, ABSENT_MAX_DELAY);
 	return interval;
 }
 
-/* Visit the databases whose time has come; say when the next one's comes. */
+/* Sweep the databases that are due; returns how long to sleep after that. */
 static int64
-make_round(void)
+sweep_due_databases(void)
 {
-	int64		next = LOOK_INTERVAL * INT64CONST(1000);
+	int64		next = MAX_NAPTIME * INT64CONST(1000);
 	ListCell   *cell;
 
 	foreach(cell, plans)
@@ -337,15 +340,15 @@ make_round(void)
 		if ((plan->has_backlog || time_left(plan) == 0) &&
 			!ShutdownRequestPending)
 		{
-			plan->delay = visit(plan);
-			plan->last_visit = GetCurrentTimestamp();
+			plan->delay = sweep_database(plan);
+			plan->last_run = GetCurrentTimestamp();
 		}
 		next = plan->has_backlog ? 0 : Min(next, time_left(plan));
 	}
 	return next;
 }
 
-/* Take new settings into account, and with them plan anew. */
+/* Reload the settings.  All databases are due, as theirs may have changed. */
 static void
 reload_settings(void)
 {
@@ -361,14 +364,14 @@ reload_settings(void)
 	}
 }
 
-/* Give the launcher's place up when the process ends. */
+/* before_shmem_exit callback: unregister the launcher. */
 static void
 on_launcher_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 {
-	sweeper_retire_launcher();
+	sweeper_unregister_launcher();
 }
 
-/* The launcher's life. */
+/* Main entry point of the launcher process. */
 void
 vali_blob_launcher_main(Datum arg pg_attribute_unused())
 {
@@ -378,9 +381,10 @@ vali_blob_launcher_main(Datum arg pg_attribute_unused())
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-	if (!sweeper_announce_launcher())
+	if (!sweeper_register_launcher())
 	{
-		ereport(LOG, (errmsg("the vali_blob launcher is running already")));
+		/* exit code 0 keeps the postmaster from starting us again */
+		ereport(LOG, (errmsg("vali_blob launcher is already running")));
 		proc_exit(0);
 	}
 	before_shmem_exit(on_launcher_exit, (Datum) 0);
@@ -388,16 +392,17 @@ vali_blob_launcher_main(Datum arg pg_attribute_unused())
 
 	while (!ShutdownRequestPending)
 	{
-		int64		next;
+		int64		naptime;
 
-		look_for_databases();
-		next = make_round();
+		Assert(!IsTransactionState());
+		update_plans();
+		naptime = sweep_due_databases();
 		if (!ShutdownRequestPending && !ConfigReloadPending)
-			sweeper_nap(next);
+			sweeper_nap(naptime);
 		if (ConfigReloadPending)
 			reload_settings();
 	}
 
-	/* Any other code would keep the postmaster from starting us again. */
+	/* so that pg_terminate_backend() only restarts us */
 	proc_exit(1);
 }

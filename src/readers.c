@@ -10,16 +10,12 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -43,7 +39,7 @@ static Statement read_many = {
 	.nargs = 1, .argtypes = {TEXTARRAYOID},
 };
 
-/* The conditions of a listing, as far as they are given. */
+/* The query of list_uploads(), under construction */
 typedef struct Listing
 {
 	StringInfoData query;
@@ -52,14 +48,14 @@ typedef struct Listing
 	Datum		values[5];
 } Listing;
 
-/* Put a session's row, as readers see it, into a function's result. */
+/* Put a session's row into a function's result, as readers are to see it. */
 static void
-show(ReturnSetInfo *rsinfo, const Session *session, Datum row, TimestampTz now)
+put_session(ReturnSetInfo *rsinfo, const Session *session, Datum row, TimestampTz now)
 {
 	SessionStatus status = session_shown_status(session, now);
 
-	row_return(rsinfo, status == session->status ? row :
-			   row_with_status(row, status));
+	put_row(rsinfo, status == session->status ? row :
+			row_with_status(row, status));
 }
 
 /* get_upload(upload_id, owner): one session, if it is there. */
@@ -68,42 +64,42 @@ vali_blob_get_upload(PG_FUNCTION_ARGS)
 {
 	text	   *upload_id;
 	text	   *owner;
-	Store		store;
+	Store	   *store;
 	Session		session;
 
 	check_unknown_arguments(fcinfo, 2);
 	upload_id = required_text(fcinfo, 0, "upload_id");
-	owner = checked_owner(fcinfo, 1, upload_id);
+	owner = optional_owner(fcinfo, 1, upload_id);
 	InitMaterializedSRF(fcinfo, 0);
-	store_open(&store, AccessShareLock);
-	if (store_read(&store, upload_id, &session) &&
+	store = store_open(AccessShareLock);
+	if (store_read(store, upload_id, &session) &&
 		session_belongs_to(&session, owner))
-		show((ReturnSetInfo *) fcinfo->resultinfo, &session,
-			 store_row(&store, &session), GetCurrentTimestamp());
-	store_close(&store);
+		put_session((ReturnSetInfo *) fcinfo->resultinfo, &session,
+					store_row(store, &session), GetCurrentTimestamp());
+	store_close(store);
 	return (Datum) 0;
 }
 
-/* Show the sessions of a cursor that belong to the owner. */
+/* Return the sessions of a cursor that belong to the owner. */
 static void
-show_matching(ReturnSetInfo *rsinfo, Portal portal, const text *owner,
-			  TimestampTz now)
+put_sessions(ReturnSetInfo *rsinfo, Portal portal, const text *owner,
+			 TimestampTz now)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext scratch = AllocSetContextCreate(caller, "vali_blob row",
-												  ALLOCSET_SMALL_SIZES);
+	MemoryContext row_context = AllocSetContextCreate(caller, "vali_blob row",
+													  ALLOCSET_SMALL_SIZES);
 	Session		session;
 
-	MemoryContextSwitchTo(scratch);
+	MemoryContextSwitchTo(row_context);
 	while (store_fetch(portal, &session))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (session_belongs_to(&session, owner))
-			show(rsinfo, &session, session.row, now);
-		MemoryContextReset(scratch);
+			put_session(rsinfo, &session, session.row, now);
+		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(scratch);
+	MemoryContextDelete(row_context);
 	SPI_cursor_close(portal);
 }
 
@@ -115,19 +111,15 @@ vali_blob_get_uploads(PG_FUNCTION_ARGS)
 	Datum		ids;
 
 	check_unknown_arguments(fcinfo, 2);
-	owner = checked_owner(fcinfo, 1, NULL);
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("upload_ids must not be null"),
-				 errhint("Pass an array of upload ids.")));
+	owner = optional_owner(fcinfo, 1, NULL);
+	require_not_null(fcinfo, 0, "upload_ids", "Pass an array of upload ids.");
 	ids = PG_GETARG_DATUM(0);
 
 	InitMaterializedSRF(fcinfo, 0);
 	spi_open();
-	show_matching((ReturnSetInfo *) fcinfo->resultinfo,
-				  statement_open(&read_many, &ids, true), owner,
-				  GetCurrentTimestamp());
+	put_sessions((ReturnSetInfo *) fcinfo->resultinfo,
+				 statement_open(&read_many, &ids, true), owner,
+				 GetCurrentTimestamp());
 	spi_close();
 	return (Datum) 0;
 }
@@ -145,8 +137,8 @@ add_condition(Listing *listing, const char *condition, Oid type, Datum value)
 }
 
 /*
- * Add the condition that a session is shown with a status: what
- * session_shown_status() says, in terms that an index can serve.
+ * Add the condition that a session is shown with a status: the equivalent of
+ * session_shown_status(), in terms that an index can serve.
  */
 static void
 add_status_condition(Listing *listing, Datum shown, TimestampTz now)
@@ -179,23 +171,18 @@ add_status_condition(Listing *listing, Datum shown, TimestampTz now)
 	add_condition(listing, condition, TIMESTAMPTZOID, TimestampTzGetDatum(now));
 }
 
-/* The moment before which an idle session was last active. */
+/* Return the time before which a session that is idle now was last active. */
 static TimestampTz
 idle_since(const Interval *idle_for, TimestampTz now)
 {
-	if (compare_with_years(idle_for, 0) < 0 ||
-		compare_with_years(idle_for, MAX_INTERVAL_YEARS) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("idle_for must be between 0 and %d years, but is %s",
-						MAX_INTERVAL_YEARS, show_interval(idle_for)),
-				 errhint("Pass an interval such as '1 hour'.")));
+	check_interval(idle_for, "idle_for", true,
+				   "Pass an interval such as '1 hour'.");
 	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
 												   TimestampTzGetDatum(now),
 												   IntervalPGetDatum(idle_for)));
 }
 
-/* Turn the arguments of list_uploads() into conditions. */
+/* Add the conditions that the arguments of list_uploads() ask for. */
 static void
 collect_conditions(FunctionCallInfo fcinfo, text *owner, TimestampTz now,
 				   Listing *listing)
@@ -235,8 +222,8 @@ vali_blob_list_uploads(PG_FUNCTION_ARGS)
 	Portal		portal;
 
 	check_unknown_arguments(fcinfo, 6);
-	owner = checked_owner(fcinfo, 0, NULL);
-	max_rows = positive_count(fcinfo, 4, "max_rows");
+	owner = optional_owner(fcinfo, 0, NULL);
+	max_rows = required_count(fcinfo, 4, "max_rows");
 	initStringInfo(&listing.query);
 	appendStringInfoString(&listing.query,
 						   "SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session");
@@ -250,7 +237,7 @@ vali_blob_list_uploads(PG_FUNCTION_ARGS)
 									   listing.nargs, listing.argtypes,
 									   listing.values, NULL, true, 0);
 	MemoryContextSwitchTo(caller);
-	show_matching((ReturnSetInfo *) fcinfo->resultinfo, portal, owner, now);
+	put_sessions((ReturnSetInfo *) fcinfo->resultinfo, portal, owner, now);
 	spi_close();
 	return (Datum) 0;
 }

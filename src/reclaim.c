@@ -1,12 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * reclaim.c
- *		The queue of the orphaned storage of aborted and expired uploads.
+ *		The queue of orphaned storage, which aborted and expired uploads have
+ *		left behind.
  *
- * A row is due while claimed_until is null or has passed.  Claiming it pushes
+ * A row is due if claimed_until is null or has passed.  Claiming it sets
  * claimed_until to the end of the lease, failing it to the end of a delay;
- * finishing deletes it.  Claims skip what others have locked, so that any
- * number of reclaimers share the queue without waiting for each other.
+ * finishing deletes it.  Claims skip locked rows, so that any number of clients
+ * can work on the queue without waiting for each other.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,11 +16,11 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 #include "arguments.h"
+#include "catalog.h"
 #include "errors.h"
 #include "reclaim.h"
 #include "row.h"
@@ -30,45 +31,51 @@ PG_FUNCTION_INFO_V1(vali_blob_claim_reclaims);
 PG_FUNCTION_INFO_V1(vali_blob_finish_reclaim);
 PG_FUNCTION_INFO_V1(vali_blob_fail_reclaim);
 
-static Statement enqueue = {
+/* The columns of a session that a row of the queue has; status is the reason. */
+#define QUEUED_COLUMNS \
+	(COLUMN_BIT(COLUMN_UPLOAD_ID) | COLUMN_BIT(COLUMN_OWNER) | \
+	 COLUMN_BIT(COLUMN_BUCKET) | COLUMN_BIT(COLUMN_PATH) | \
+	 COLUMN_BIT(COLUMN_STATUS) | COLUMN_BIT(COLUMN_PROVIDER_DATA))
+
+#define QUEUED_COLUMN_COUNT 6
+
+/* The arguments are in the order of SessionColumn. */
+static Statement insert_reclaim = {
 	.text = "INSERT INTO @.upload_reclaim "
-	"(upload_id, owner, bucket, path, provider_data, reason) "
+	"(upload_id, owner, bucket, path, reason, provider_data) "
 	"VALUES ($1, $2, $3, $4, $5, $6)",
-	.nargs = 6,
-	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, InvalidOid},
+	.nargs = QUEUED_COLUMN_COUNT,
+	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, InvalidOid, JSONBOID},
 };
 
-/* The columns that enqueue takes, in its order. */
-static const SessionColumn enqueued[] = {
-	COLUMN_UPLOAD_ID, COLUMN_OWNER, COLUMN_BUCKET, COLUMN_PATH,
-	COLUMN_PROVIDER_DATA, COLUMN_STATUS
-};
-
-/* The index expression that orders the queue: never claimed comes first. */
+/* The expression of upload_reclaim_due_idx: rows never claimed come first. */
 #define DUE_AT \
 	"COALESCE(r.claimed_until, '-infinity'::pg_catalog.timestamptz)"
 
-static Statement lock_due = {
+#define LEASE_HINT "Pass an interval such as '5 minutes'."
+#define ID_HINT "Pass the id of a row that claim_reclaims() returned."
+
+static Statement select_due_reclaims = {
 	.text = "SELECT r.id FROM @.upload_reclaim AS r "
 	"WHERE " DUE_AT " OPERATOR(pg_catalog.<=) $1 "
 	"ORDER BY " DUE_AT ", r.id LIMIT $2 FOR UPDATE SKIP LOCKED",
 	.nargs = 2, .argtypes = {TIMESTAMPTZOID, INT8OID},
 };
 
-static Statement claim = {
+static Statement claim_reclaim = {
 	.text = "UPDATE @.upload_reclaim AS r SET claimed_until = $2 "
 	"WHERE r.id OPERATOR(pg_catalog.=) $1 RETURNING (r.*)::@.upload_reclaim",
 	.nargs = 2, .argtypes = {INT8OID, TIMESTAMPTZOID},
 };
 
-static Statement finish = {
+static Statement delete_reclaim = {
 	.text = "DELETE FROM @.upload_reclaim AS r "
 	"WHERE r.id OPERATOR(pg_catalog.=) $1",
 	.nargs = 1, .argtypes = {INT8OID},
 };
 
 /* The delay is 15 s, doubles with each failure, and ends at an hour. */
-static Statement fail = {
+static Statement delay_reclaim = {
 	.text = "UPDATE @.upload_reclaim AS r SET "
 	"attempts = r.attempts OPERATOR(pg_catalog.+) 1, "
 	"last_error = $2, "
@@ -79,7 +86,7 @@ static Statement fail = {
 	.nargs = 3, .argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID},
 };
 
-static Statement purge = {
+static Statement purge_old_reclaims = {
 	.text = "DELETE FROM @.upload_reclaim AS r WHERE r.id OPERATOR(pg_catalog.=) ANY ("
 	"ARRAY(SELECT r.id FROM @.upload_reclaim AS r "
 	"WHERE r.enqueued_at OPERATOR(pg_catalog.<=) $1 "
@@ -87,44 +94,25 @@ static Statement purge = {
 	.nargs = 2, .argtypes = {TIMESTAMPTZOID, INT8OID},
 };
 
-/* Queue the orphaned storage of a session that was aborted or has expired. */
+/* Queue the orphaned storage of a session. */
 void
 enqueue_reclaim(Store *store, const Session *session)
 {
-	Datum		values[lengthof(enqueued)];
-	bool		nulls[lengthof(enqueued)];
+	Datum		values[QUEUED_COLUMN_COUNT];
+	bool		nulls[QUEUED_COLUMN_COUNT];
+	int			nargs PG_USED_FOR_ASSERTS_ONLY = session_values(session, QUEUED_COLUMNS,
+																values, nulls);
 
+	Assert(nargs == QUEUED_COLUMN_COUNT);
 	store_use_sql(store);
-	session_values(session, enqueued, lengthof(enqueued), values, nulls);
-	statement_run(&enqueue, values, nulls, false);
+	statement_run(&insert_reclaim, values, nulls, false);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-				 errmsg("what upload \"%s\" left in storage was not queued",
+				 errmsg("could not queue the orphaned storage of upload \"%s\"",
 						shown_text(session->upload_id)),
-				 errhint("A trigger, a rule or a policy on table upload_reclaim suppressed the row.")));
-}
-
-/* Get how long a claim is to last. */
-static Interval *
-get_lease(FunctionCallInfo fcinfo, int n)
-{
-	Interval   *lease;
-
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("lease must not be null"),
-				 errhint("Pass an interval such as '5 minutes'.")));
-	lease = PG_GETARG_INTERVAL_P(n);
-	if (compare_with_years(lease, 0) <= 0 ||
-		compare_with_years(lease, MAX_INTERVAL_YEARS) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease must be positive and at most %d years, but is %s",
-						MAX_INTERVAL_YEARS, show_interval(lease)),
-				 errhint("Pass an interval such as '5 minutes'.")));
-	return lease;
+				 errdetail("A trigger, rule or row-level security policy on table \"%s\" suppressed the row.",
+						   table_name(TABLE_RECLAIM))));
 }
 
 /* Claim one row, and put it into the result. */
@@ -134,13 +122,13 @@ claim_row(ReturnSetInfo *rsinfo, Datum id, TimestampTz until)
 	Datum		values[] = {id, TimestampTzGetDatum(until)};
 	bool		is_null;
 
-	statement_run(&claim, values, NULL, false);
+	statement_run(&claim_reclaim, values, NULL, false);
 	if (SPI_processed == 1)
 	{
 		Datum		row = SPI_getbinval(SPI_tuptable->vals[0],
 										SPI_tuptable->tupdesc, 1, &is_null);
 
-		row_return(rsinfo, row);
+		put_row(rsinfo, row);
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -150,7 +138,7 @@ static void
 claim_rows(ReturnSetInfo *rsinfo, TimestampTz now, TimestampTz until, int64 limit)
 {
 	Datum		values[] = {TimestampTzGetDatum(now), Int64GetDatum(limit)};
-	Portal		portal = statement_open(&lock_due, values, false);
+	Portal		portal = statement_open(&select_due_reclaims, values, false);
 
 	while (statement_fetch(portal))
 	{
@@ -165,20 +153,24 @@ claim_rows(ReturnSetInfo *rsinfo, TimestampTz now, TimestampTz until, int64 limi
 	SPI_cursor_close(portal);
 }
 
-/* claim_reclaims(max_rows, lease): rows that are the caller's for a while. */
+/* claim_reclaims(max_rows, lease): claim rows for the time of a lease. */
 Datum
 vali_blob_claim_reclaims(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	Interval   *lease;
 	Datum		until;
 	int32		max_rows;
 
 	PreventCommandIfReadOnly("claim_reclaims()");
 	check_unknown_arguments(fcinfo, 2);
-	max_rows = positive_count(fcinfo, 0, "max_rows");
+	max_rows = required_count(fcinfo, 0, "max_rows");
+	require_not_null(fcinfo, 1, "lease", LEASE_HINT);
+	lease = PG_GETARG_INTERVAL_P(1);
+	check_interval(lease, "lease", false, LEASE_HINT);
 	until = DirectFunctionCall2(timestamptz_pl_interval,
 								TimestampTzGetDatum(now),
-								IntervalPGetDatum(get_lease(fcinfo, 1)));
+								IntervalPGetDatum(lease));
 	InitMaterializedSRF(fcinfo, 0);
 	spi_open();
 	claim_rows((ReturnSetInfo *) fcinfo->resultinfo, now,
@@ -200,19 +192,7 @@ change_row(Statement *statement, const Datum *values, const bool *nulls)
 	return found;
 }
 
-/* Get the id of a row of the queue. */
-static Datum
-get_id(FunctionCallInfo fcinfo, int n)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("id must not be null"),
-				 errhint("Pass the id of a row that claim_reclaims() returned.")));
-	return PG_GETARG_DATUM(n);
-}
-
-/* finish_reclaim(id): the storage is free. */
+/* finish_reclaim(id): remove a row whose storage was freed. */
 Datum
 vali_blob_finish_reclaim(PG_FUNCTION_ARGS)
 {
@@ -220,11 +200,12 @@ vali_blob_finish_reclaim(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("finish_reclaim()");
 	check_unknown_arguments(fcinfo, 1);
-	values[0] = get_id(fcinfo, 0);
-	PG_RETURN_BOOL(change_row(&finish, values, NULL));
+	require_not_null(fcinfo, 0, "id", ID_HINT);
+	values[0] = PG_GETARG_DATUM(0);
+	PG_RETURN_BOOL(change_row(&delete_reclaim, values, NULL));
 }
 
-/* fail_reclaim(id, error): it did not work; try again later. */
+/* fail_reclaim(id, error): have a row handed out again after a delay. */
 Datum
 vali_blob_fail_reclaim(PG_FUNCTION_ARGS)
 {
@@ -233,15 +214,16 @@ vali_blob_fail_reclaim(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("fail_reclaim()");
 	check_unknown_arguments(fcinfo, 2);
-	values[0] = get_id(fcinfo, 0);
+	require_not_null(fcinfo, 0, "id", ID_HINT);
+	values[0] = PG_GETARG_DATUM(0);
 	values[1] = nulls[1] ? (Datum) 0 : PG_GETARG_DATUM(1);
 	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
-	PG_RETURN_BOOL(change_row(&fail, values, nulls));
+	PG_RETURN_BOOL(change_row(&delay_reclaim, values, nulls));
 }
 
 /*
- * Remove rows that nobody has finished for too long, and say how many.  Their
- * claims do not count: a row that fails for ever is always claimed.
+ * Drop rows past vali_blob.reclaim_retention; returns how many.  That a row is
+ * claimed does not matter: one that always fails is always claimed.
  */
 int64
 purge_reclaims(TimestampTz now, int64 limit)
@@ -253,6 +235,6 @@ purge_reclaims(TimestampTz now, int64 limit)
 	values[0] = TimestampTzGetDatum(now -
 									reclaim_retention_setting * USECS_PER_SEC);
 	values[1] = Int64GetDatum(limit);
-	statement_run(&purge, values, NULL, false);
+	statement_run(&purge_old_reclaims, values, NULL, false);
 	return (int64) SPI_processed;
 }

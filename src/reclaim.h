@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * reclaim.h
- *		The queue of the orphaned storage of aborted and expired uploads.
+ *		The queue of orphaned storage.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,10 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * row.c
- *		Between a row of upload_session and a Session.
+ *		The columns of upload_session, and the way between a row and a
+ *		Session.
  *
- * Columns are found by name in the row's own type, so that an administrator
- * may add columns to the table, or drop them again.
+ * Columns are found by name in the row's own type, so that an administrator, or
+ * a later version of the extension, may add columns to the table and drop them
+ * again.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,53 +24,113 @@
 #include "catalog.h"
 #include "row.h"
 
+/* How a column's values are stored, here and in the Session. */
+typedef enum ColumnKind
+{
+	KIND_INT8,					/* null: SIZE_DEFERRED */
+	KIND_TEXT,
+	KIND_JSON,
+	KIND_INTERVAL,
+	KIND_TIMESTAMPTZ,			/* null: EXPIRES_NEVER */
+	KIND_STATUS
+} ColumnKind;
+
+/* Their types, in that order; InvalidOid stands for upload_status. */
+static const Oid kind_types[] = {
+	INT8OID, TEXTOID, JSONBOID, INTERVALOID, TIMESTAMPTZOID, InvalidOid
+};
+
+StaticAssertDecl(lengthof(kind_types) == KIND_STATUS + 1,
+				 "every kind of column has a type");
+
+#define COLUMN(kind, field, flags) \
+	{#field, (kind), offsetof(Session, field), (flags)}
+
+/* The columns, by SessionColumn. */
 static const struct
 {
 	const char *name;
-	Oid			type;
-	bool		nullable;
-}			column_table[COLUMN_COUNT] =
+	ColumnKind	kind;
+	size_t		offset;			/* of the field in a Session */
+	int			flags;
+}			columns[] =
 {
-	[COLUMN_ID] = {"id", INT8OID, false},
-	[COLUMN_UPLOAD_ID] = {"upload_id", TEXTOID, false},
-	[COLUMN_OWNER] = {"owner", TEXTOID, true},
-	[COLUMN_BUCKET] = {"bucket", TEXTOID, true},
-	[COLUMN_PATH] = {"path", TEXTOID, false},
-	[COLUMN_TOTAL_SIZE] = {"total_size", INT8OID, true},
-	[COLUMN_UPLOADED_BYTES] = {"uploaded_bytes", INT8OID, false},
-	[COLUMN_STATUS] = {"status", InvalidOid, false},
-	[COLUMN_CONTENT_TYPE] = {"content_type", TEXTOID, true},
-	[COLUMN_METADATA] = {"metadata", JSONBOID, false},
-	[COLUMN_PROVIDER_DATA] = {"provider_data", JSONBOID, false},
-	[COLUMN_RESULT] = {"result", JSONBOID, true},
-	[COLUMN_ABORT_REASON] = {"abort_reason", TEXTOID, true},
-	[COLUMN_TTL] = {"ttl", INTERVALOID, true},
-	[COLUMN_CREATED_AT] = {"created_at", TIMESTAMPTZOID, false},
-	[COLUMN_UPDATED_AT] = {"updated_at", TIMESTAMPTZOID, false},
-	[COLUMN_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID, true},
+	[COLUMN_ID] = COLUMN(KIND_INT8, id, 0),
+	[COLUMN_UPLOAD_ID] = COLUMN(KIND_TEXT, upload_id, COLUMN_INSERTED),
+	[COLUMN_OWNER] = COLUMN(KIND_TEXT, owner, COLUMN_INSERTED | COLUMN_NULLABLE),
+	[COLUMN_BUCKET] = COLUMN(KIND_TEXT, bucket, COLUMN_INSERTED | COLUMN_NULLABLE),
+	[COLUMN_PATH] = COLUMN(KIND_TEXT, path, COLUMN_INSERTED),
+	[COLUMN_TOTAL_SIZE] = COLUMN(KIND_INT8, total_size,
+								 COLUMN_INSERTED | COLUMN_WRITABLE | COLUMN_NULLABLE),
+	[COLUMN_UPLOADED_BYTES] = COLUMN(KIND_INT8, uploaded_bytes, COLUMN_WRITABLE),
+	[COLUMN_STATUS] = COLUMN(KIND_STATUS, status, COLUMN_WRITABLE),
+	[COLUMN_CONTENT_TYPE] = COLUMN(KIND_TEXT, content_type,
+								   COLUMN_INSERTED | COLUMN_NULLABLE),
+	[COLUMN_METADATA] = COLUMN(KIND_JSON, metadata,
+							   COLUMN_INSERTED | COLUMN_WRITABLE),
+	[COLUMN_PROVIDER_DATA] = COLUMN(KIND_JSON, provider_data,
+									COLUMN_INSERTED | COLUMN_WRITABLE),
+	[COLUMN_RESULT] = COLUMN(KIND_JSON, result, COLUMN_WRITABLE | COLUMN_NULLABLE),
+	[COLUMN_ABORT_REASON] = COLUMN(KIND_TEXT, abort_reason,
+								   COLUMN_WRITABLE | COLUMN_NULLABLE),
+	[COLUMN_TTL] = COLUMN(KIND_INTERVAL, ttl, COLUMN_INSERTED | COLUMN_NULLABLE),
+	[COLUMN_CREATED_AT] = COLUMN(KIND_TIMESTAMPTZ, created_at, COLUMN_INSERTED),
+	[COLUMN_UPDATED_AT] = COLUMN(KIND_TIMESTAMPTZ, updated_at,
+								 COLUMN_INSERTED | COLUMN_WRITABLE),
+	[COLUMN_EXPIRES_AT] = COLUMN(KIND_TIMESTAMPTZ, expires_at,
+								 COLUMN_INSERTED | COLUMN_WRITABLE | COLUMN_NULLABLE),
 };
 
-/* The name of a column; none of them needs quotes. */
+StaticAssertDecl(lengthof(columns) == COLUMN_COUNT,
+				 "every column has a line in the table");
+
+/* The field of a Session that holds a column's value */
+#define FIELD(session, column, type) \
+	((type *) ((char *) (session) + columns[column].offset))
+
+/* ---------- columns ---------- */
+
+/* Return the name of a column; none of them needs quotes. */
 const char *
 column_name(SessionColumn column)
 {
-	return column_table[column].name;
+	return columns[column].name;
 }
 
-/* The type of a column's values; InvalidOid for upload_status. */
+/* Return the type of a column's values. */
 Oid
 column_type(SessionColumn column)
 {
-	return column_table[column].type;
+	Oid			type = column_argtype(column);
+
+	return OidIsValid(type) ? type : catalog_get()->status_type;
 }
 
-/* Find a column by its name, and see that it is what we take it for. */
-static int
-column_index(TupleDesc desc, SessionColumn column)
+/* Return the type of a column's values, as a Statement names it. */
+Oid
+column_argtype(SessionColumn column)
 {
-	Oid			type = OidIsValid(column_type(column)) ?
-		column_type(column) : catalog_get()->status_type;
+	return kind_types[columns[column].kind];
+}
 
+/* Return all columns with a flag. */
+ColumnSet
+column_set(int flag)
+{
+	ColumnSet	set = 0;
+
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		if ((columns[column].flags & flag) != 0)
+			set |= COLUMN_BIT(column);
+	}
+	return set;
+}
+
+/* Find a column by its name, and check its type. */
+static int
+find_column(TupleDesc desc, SessionColumn column)
+{
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -76,28 +138,36 @@ column_index(TupleDesc desc, SessionColumn column)
 		if (att->attisdropped ||
 			strcmp(NameStr(att->attname), column_name(column)) != 0)
 			continue;
-		if (!IsBinaryCoercible(att->atttypid, type))
+		if (!IsBinaryCoercible(att->atttypid, column_type(column)))
 			ereport(ERROR,
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" of table upload_session has type %s instead of %s",
+					 errmsg("column \"%s\" of table \"upload_session\" has type %s instead of %s",
 							column_name(column), format_type_be(att->atttypid),
-							format_type_be(type)),
+							format_type_be(column_type(column))),
 					 errhint("Change the column's type back.")));
 		return i;
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
-			 errmsg("table upload_session has no column \"%s\"",
+			 errmsg("column \"%s\" of table \"upload_session\" does not exist",
 					column_name(column)),
 			 errhint("If it was renamed, rename it back.  Creating the extension again would drop all sessions.")));
 }
 
+/* Find all columns in a row type: map[column] is the index of its attribute. */
+void
+find_columns(TupleDesc desc, int *map)
+{
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+		map[column] = find_column(desc, column);
+}
+
 /*
- * Where our columns are in a row type.  The answer is kept for the row type
- * that was asked for last, of which the type cache numbers every version.
+ * Return where the columns are in a row that came through SQL.  The map is kept
+ * for the row type seen last, of which the type cache numbers every version.
  */
-const int *
-column_map(Oid row_type, int32 typmod, TupleDesc desc)
+static const int *
+row_type_map(Oid row_type, int32 typmod, TupleDesc desc)
 {
 	static int	map[COLUMN_COUNT];
 	static uint64 map_version = 0;
@@ -105,159 +175,104 @@ column_map(Oid row_type, int32 typmod, TupleDesc desc)
 
 	if (map_version != version)
 	{
-		map_version = 0;
-		for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
-			map[column] = column_index(desc, column);
+		map_version = 0;		/* the map is not valid if we fail */
+		find_columns(desc, map);
 		map_version = version;
 	}
 	return map;
 }
 
-/* A value that may be null and may be toasted. */
-static void *
-pointer_or_null(Datum value, bool is_null)
-{
-	return is_null ? NULL : DatumGetPointer(value);
-}
+/* ---------- values ---------- */
 
-/* A text that may be null; a long one may be toasted. */
-static text *
-text_or_null(Datum value, bool is_null)
-{
-	return is_null ? NULL : DatumGetTextPP(value);
-}
-
-/* Fill one field of a Session. */
+/* Set one field of a Session to a column's value. */
 static void
-set_field(Session *s, SessionColumn column, Datum value, bool is_null)
+set_field(Session *session, SessionColumn column, Datum value, bool is_null)
 {
-	switch (column)
+	switch (columns[column].kind)
 	{
-		case COLUMN_ID:
-			s->id = DatumGetInt64(value);
+		case KIND_INT8:
+			*FIELD(session, column, int64) = is_null ? SIZE_DEFERRED :
+				DatumGetInt64(value);
 			break;
-		case COLUMN_UPLOAD_ID:
-			s->upload_id = text_or_null(value, is_null);
+		case KIND_TEXT:
+			/* a long one may be toasted */
+			*FIELD(session, column, text *) = is_null ? NULL :
+				DatumGetTextPP(value);
 			break;
-		case COLUMN_OWNER:
-			s->owner = text_or_null(value, is_null);
+		case KIND_JSON:
+		case KIND_INTERVAL:
+			/* JSON stays toasted, as most calls do not look into it */
+			*FIELD(session, column, void *) = is_null ? NULL :
+				DatumGetPointer(value);
 			break;
-		case COLUMN_BUCKET:
-			s->bucket = text_or_null(value, is_null);
+		case KIND_TIMESTAMPTZ:
+			*FIELD(session, column, TimestampTz) = is_null ? EXPIRES_NEVER :
+				DatumGetTimestampTz(value);
 			break;
-		case COLUMN_PATH:
-			s->path = text_or_null(value, is_null);
-			break;
-		case COLUMN_TOTAL_SIZE:
-			s->total_size = is_null ? SIZE_DEFERRED : DatumGetInt64(value);
-			break;
-		case COLUMN_UPLOADED_BYTES:
-			s->uploaded_bytes = DatumGetInt64(value);
-			break;
-		case COLUMN_STATUS:
-			s->status = status_from_datum(value);
-			s->other_status = DatumGetObjectId(value);
-			break;
-		case COLUMN_CONTENT_TYPE:
-			s->content_type = text_or_null(value, is_null);
-			break;
-		case COLUMN_METADATA:
-			s->metadata = pointer_or_null(value, is_null);
-			break;
-		case COLUMN_PROVIDER_DATA:
-			s->provider_data = pointer_or_null(value, is_null);
-			break;
-		case COLUMN_RESULT:
-			s->result = pointer_or_null(value, is_null);
-			break;
-		case COLUMN_ABORT_REASON:
-			s->abort_reason = text_or_null(value, is_null);
-			break;
-		case COLUMN_TTL:
-			s->ttl = pointer_or_null(value, is_null);
-			break;
-		case COLUMN_CREATED_AT:
-			s->created_at = DatumGetTimestampTz(value);
-			break;
-		case COLUMN_UPDATED_AT:
-			s->updated_at = DatumGetTimestampTz(value);
-			break;
-		case COLUMN_EXPIRES_AT:
-			s->expires_at = is_null ? EXPIRES_NEVER : DatumGetTimestampTz(value);
+		case KIND_STATUS:
+			session->status = status_from_datum(value);
+			session->other_status = DatumGetObjectId(value);
 			break;
 	}
 }
 
-/* The value of one field of a Session, as the column stores it. */
+/* Return one field of a Session as the column's value. */
 Datum
-session_value(const Session *s, SessionColumn column, bool *is_null)
+session_value(const Session *session, SessionColumn column, bool *is_null)
 {
-	const void *pointer = NULL;
+	bool		is_nullable = (columns[column].flags & COLUMN_NULLABLE) != 0;
 
 	*is_null = false;
-	switch (column)
+	switch (columns[column].kind)
 	{
-		case COLUMN_ID:
-			return Int64GetDatum(s->id);
-		case COLUMN_TOTAL_SIZE:
-			*is_null = s->total_size == SIZE_DEFERRED;
-			return Int64GetDatum(s->total_size);
-		case COLUMN_UPLOADED_BYTES:
-			return Int64GetDatum(s->uploaded_bytes);
-		case COLUMN_STATUS:
-			return status_to_datum(s->status);
-		case COLUMN_CREATED_AT:
-			return TimestampTzGetDatum(s->created_at);
-		case COLUMN_UPDATED_AT:
-			return TimestampTzGetDatum(s->updated_at);
-		case COLUMN_EXPIRES_AT:
-			*is_null = s->expires_at == EXPIRES_NEVER;
-			return TimestampTzGetDatum(s->expires_at);
-		case COLUMN_UPLOAD_ID:
-			pointer = s->upload_id;
-			break;
-		case COLUMN_OWNER:
-			pointer = s->owner;
-			break;
-		case COLUMN_BUCKET:
-			pointer = s->bucket;
-			break;
-		case COLUMN_PATH:
-			pointer = s->path;
-			break;
-		case COLUMN_CONTENT_TYPE:
-			pointer = s->content_type;
-			break;
-		case COLUMN_METADATA:
-			pointer = s->metadata;
-			break;
-		case COLUMN_PROVIDER_DATA:
-			pointer = s->provider_data;
-			break;
-		case COLUMN_RESULT:
-			pointer = s->result;
-			break;
-		case COLUMN_ABORT_REASON:
-			pointer = s->abort_reason;
-			break;
-		case COLUMN_TTL:
-			pointer = s->ttl;
-			break;
+		case KIND_INT8:
+			{
+				int64		value = *FIELD(session, column, int64);
+
+				*is_null = is_nullable && value == SIZE_DEFERRED;
+				return Int64GetDatum(value);
+			}
+		case KIND_TEXT:
+		case KIND_JSON:
+		case KIND_INTERVAL:
+			{
+				void	   *value = *FIELD(session, column, void *);
+
+				*is_null = value == NULL;
+				return PointerGetDatum(value);
+			}
+		case KIND_TIMESTAMPTZ:
+			{
+				TimestampTz value = *FIELD(session, column, TimestampTz);
+
+				*is_null = is_nullable && value == EXPIRES_NEVER;
+				return TimestampTzGetDatum(value);
+			}
+		case KIND_STATUS:
+			return status_to_datum(session->status);
 	}
-	*is_null = pointer == NULL;
-	return PointerGetDatum(pointer);
+	pg_unreachable();
 }
 
-/* The values of some fields of a Session. */
-void
-session_values(const Session *session, const SessionColumn *columns, int count,
-			   Datum *values, bool *nulls)
+/* Collect the values of some columns; returns how many they are. */
+int
+session_values(const Session *session, ColumnSet set, Datum *values,
+			   bool *nulls)
 {
-	for (int i = 0; i < count; i++)
-		values[i] = session_value(session, columns[i], &nulls[i]);
+	int			n = 0;
+
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		if ((set & COLUMN_BIT(column)) != 0)
+		{
+			values[n] = session_value(session, column, &nulls[n]);
+			n++;
+		}
+	}
+	return n;
 }
 
-/* Fill a Session from the columns of a row; they share their memory. */
+/* Fill a Session from the attributes of a row, sharing their memory. */
 void
 values_to_session(const Datum *values, const bool *nulls, const int *map,
 				  Session *session)
@@ -267,44 +282,80 @@ values_to_session(const Datum *values, const bool *nulls, const int *map,
 	{
 		int			i = map[column];
 
-		if (nulls[i] && !column_table[column].nullable)
+		/* possible only after somebody has dropped NOT NULL */
+		if (nulls[i] && (columns[column].flags & COLUMN_NULLABLE) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_NOT_NULL_VIOLATION),
-					 errmsg("column \"%s\" of table upload_session is null",
+					 errmsg("column \"%s\" of table \"upload_session\" is null",
 							column_name(column)),
 					 errhint("Give the column a value, and make it NOT NULL again.")));
 		set_field(session, column, values[i], nulls[i]);
 	}
 }
 
-/* Take a row apart; row and session share their memory. */
+/* ---------- rows ---------- */
+
+/* A composite value, taken apart: what heap functions and catalogs need. */
+typedef struct OpenRow
+{
+	HeapTupleData tuple;
+	Oid			type;
+	int32		typmod;
+	TupleDesc	desc;			/* to be released */
+} OpenRow;
+
+static OpenRow
+open_row(Datum row)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	OpenRow		result = {
+		.tuple = {
+			.t_len = HeapTupleHeaderGetDatumLength(header),
+			.t_data = header,
+		},
+		.type = HeapTupleHeaderGetTypeId(header),
+		.typmod = HeapTupleHeaderGetTypMod(header),
+	};
+
+	result.desc = lookup_rowtype_tupdesc(result.type, result.typmod);
+	return result;
+}
+
+/* Fill a Session from a row, sharing its memory. */
 void
 row_to_session(Datum row, Session *session)
 {
-	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
-	Oid			type = HeapTupleHeaderGetTypeId(header);
-	int32		typmod = HeapTupleHeaderGetTypMod(header);
-	TupleDesc	desc = lookup_rowtype_tupdesc(type, typmod);
-	Datum	   *values = palloc(desc->natts * sizeof(Datum));
-	bool	   *nulls = palloc(desc->natts * sizeof(bool));
-	HeapTupleData tuple = {
-		.t_len = HeapTupleHeaderGetDatumLength(header),
-		.t_data = header,
-	};
+	OpenRow		open = open_row(row);
+	Datum	   *values = palloc(open.desc->natts * sizeof(Datum));
+	bool	   *nulls = palloc(open.desc->natts * sizeof(bool));
 
-	heap_deform_tuple(&tuple, desc, values, nulls);
-	values_to_session(values, nulls, column_map(type, typmod, desc), session);
-	session->row = HeapTupleHeaderGetDatum(header);
-	ReleaseTupleDesc(desc);
+	heap_deform_tuple(&open.tuple, open.desc, values, nulls);
+	values_to_session(values, nulls,
+					  row_type_map(open.type, open.typmod, open.desc), session);
+	session->row = HeapTupleHeaderGetDatum(open.tuple.t_data);
+	ReleaseTupleDesc(open.desc);
 }
 
-/*
- * Put a row into a function's result.  Where the table is not the one that the
- * function was created for, the executor learns what the rows really are, and
- * judges whether that will do.
- */
+/* Copy a row, with another status than the stored one. */
+Datum
+row_with_status(Datum row, SessionStatus status)
+{
+	OpenRow		open = open_row(row);
+	int			attnum = row_type_map(open.type, open.typmod,
+									  open.desc)[COLUMN_STATUS] + 1;
+	Datum		value = status_to_datum(status);
+	bool		is_null = false;
+	HeapTuple	copy = heap_modify_tuple_by_cols(&open.tuple, open.desc, 1,
+												 &attnum, &value, &is_null);
+	Datum		result = heap_copy_tuple_as_datum(copy, open.desc);
+
+	ReleaseTupleDesc(open.desc);
+	return result;
+}
+
+/* Put a row into the result of a function that returns a set. */
 void
-row_return(ReturnSetInfo *rsinfo, Datum row)
+put_row(ReturnSetInfo *rsinfo, Datum row)
 {
 	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
 	HeapTupleData tuple = {
@@ -312,6 +363,10 @@ row_return(ReturnSetInfo *rsinfo, Datum row)
 		.t_data = header,
 	};
 
+	/*
+	 * If the table is not the one that the function was created for, tell the
+	 * executor what the rows really are; it checks whether they fit.
+	 */
 	if (HeapTupleHeaderGetTypeId(header) != rsinfo->setDesc->tdtypeid)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
@@ -323,27 +378,26 @@ row_return(ReturnSetInfo *rsinfo, Datum row)
 	tuplestore_puttuple(rsinfo->setResult, &tuple);
 }
 
-/* Give a row the columns that a query expects, of the same types. */
+/*
+ * Form a row with the columns that a query expects.  Those that have been
+ * dropped since are null.
+ */
 static Datum
-fit_row(HeapTupleHeader header, TupleDesc desc, TupleDesc expected)
+fit_row(const OpenRow *open, TupleDesc expected)
 {
-	HeapTupleData tuple = {
-		.t_len = HeapTupleHeaderGetDatumLength(header),
-		.t_data = header,
-	};
-	int			natts = Max(desc->natts, expected->natts);
+	int			natts = Max(open->desc->natts, expected->natts);
 	Datum	   *values = palloc0(natts * sizeof(Datum));
 	bool	   *nulls = palloc(natts * sizeof(bool));
 
 	memset(nulls, true, natts * sizeof(bool));
-	heap_deform_tuple(&tuple, desc, values, nulls);
-	for (int i = 0; i < desc->natts; i++)
+	heap_deform_tuple((HeapTuple) &open->tuple, open->desc, values, nulls);
+	for (int i = 0; i < open->desc->natts; i++)
 	{
-		if (TupleDescAttr(desc, i)->attisdropped)
+		if (TupleDescAttr(open->desc, i)->attisdropped)
 			nulls[i] = true;
 	}
 
-	/* as a record, since the row type has other columns by now */
+	/* a record, since the named row type has other columns by now */
 	expected = CreateTupleDescCopy(expected);
 	expected->tdtypeid = RECORDOID;
 	expected->tdtypmod = -1;
@@ -352,21 +406,19 @@ fit_row(HeapTupleHeader header, TupleDesc desc, TupleDesc expected)
 }
 
 /*
- * Return a row from a function that returns one, not a set.
+ * Return a row from a function that does not return a set.
  *
- * A query that reads the function in FROM expects the columns that the type
- * had when the query began.  Columns may have been added or dropped since,
- * while we waited for a lock, and the executor refuses a row that differs.  So
- * such a row is given the columns that the query expects: it cannot refer to
- * added ones, and dropped ones are null.
+ * A query that calls the function in FROM expects the columns that the type had
+ * when the query began.  While we waited for a lock, columns may have been added
+ * or dropped, and the executor refuses a row that differs.  The query cannot
+ * refer to added ones, so we return it what it expects.
  */
 Datum
-row_result(FunctionCallInfo fcinfo, Datum row)
+return_row(FunctionCallInfo fcinfo, Datum row)
 {
 	const ReturnSetInfo *rsinfo = (const ReturnSetInfo *) fcinfo->resultinfo;
-	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
 	TupleDesc	expected;
-	TupleDesc	desc;
+	OpenRow		open;
 	bool		has_other_columns;
 	bool		has_other_types = false;
 
@@ -374,12 +426,11 @@ row_result(FunctionCallInfo fcinfo, Datum row)
 		rsinfo->expectedDesc == NULL)
 		return row;
 	expected = rsinfo->expectedDesc;
-	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
-								  HeapTupleHeaderGetTypMod(header));
-	has_other_columns = desc->natts != expected->natts;
-	for (int i = 0; i < Min(desc->natts, expected->natts); i++)
+	open = open_row(row);
+	has_other_columns = open.desc->natts != expected->natts;
+	for (int i = 0; i < Min(open.desc->natts, expected->natts); i++)
 	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Form_pg_attribute att = TupleDescAttr(open.desc, i);
 		Form_pg_attribute wanted = TupleDescAttr(expected, i);
 
 		if (att->attisdropped != wanted->attisdropped)
@@ -388,32 +439,31 @@ row_result(FunctionCallInfo fcinfo, Datum row)
 			has_other_types = true;
 	}
 
-	/* of a type that has changed the executor says so better */
+	/* if a type has changed, leave the error to the executor */
 	if (has_other_columns && !has_other_types)
-		row = fit_row(header, desc, expected);
-	ReleaseTupleDesc(desc);
+		row = fit_row(&open, expected);
+	ReleaseTupleDesc(open.desc);
 	return row;
 }
 
-/* Copy a row, showing another status than the stored one. */
+/*
+ * Return a row of some columns from a function with OUT parameters.  Those that
+ * a later version has appended are null.
+ */
 Datum
-row_with_status(Datum row, SessionStatus status)
+return_columns(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls,
+			   int count)
 {
-	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
-	Oid			type = HeapTupleHeaderGetTypeId(header);
-	int32		typmod = HeapTupleHeaderGetTypMod(header);
-	TupleDesc	desc = lookup_rowtype_tupdesc(type, typmod);
-	int			attnum = column_map(type, typmod, desc)[COLUMN_STATUS] + 1;
-	Datum		value = status_to_datum(status);
-	bool		is_null = false;
-	HeapTupleData tuple = {
-		.t_len = HeapTupleHeaderGetDatumLength(header),
-		.t_data = header,
-	};
-	HeapTuple	shown = heap_modify_tuple_by_cols(&tuple, desc, 1, &attnum,
-												  &value, &is_null);
-	Datum		result = heap_copy_tuple_as_datum(shown, desc);
+	TupleDesc	desc;
+	Datum		all_values[MaxTupleAttributeNumber];
+	bool		all_nulls[MaxTupleAttributeNumber];
 
-	ReleaseTupleDesc(desc);
-	return result;
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	Assert(desc->natts >= count);
+	memset(all_nulls, true, desc->natts * sizeof(bool));
+	memcpy(all_values, values, count * sizeof(Datum));
+	memcpy(all_nulls, nulls, count * sizeof(bool));
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), all_values,
+											 all_nulls));
 }

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * row.h
- *		Between a row of upload_session and a Session.
+ *		The columns of upload_session, and the way between a row and a
+ *		Session.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,19 +15,29 @@
 
 #include "session.h"
 
+/* What may happen to a column; see column_set(). */
+#define COLUMN_NULLABLE	0x01	/* the Session has a value for null */
+#define COLUMN_INSERTED	0x02	/* start_upload() sets it */
+#define COLUMN_WRITABLE	0x04	/* a change of a session may set it */
+
 extern const char *column_name(SessionColumn column);
 extern Oid	column_type(SessionColumn column);
-extern void row_to_session(Datum row, Session *session);
-extern const int *column_map(Oid row_type, int32 typmod, TupleDesc desc);
+extern Oid	column_argtype(SessionColumn column);
+extern ColumnSet column_set(int flag);
+extern void find_columns(TupleDesc desc, int *map);
+
 extern void values_to_session(const Datum *values, const bool *nulls,
 							  const int *map, Session *session);
 extern Datum session_value(const Session *session, SessionColumn column,
 						   bool *is_null);
-extern void session_values(const Session *session,
-						   const SessionColumn *columns, int count,
+extern int	session_values(const Session *session, ColumnSet columns,
 						   Datum *values, bool *nulls);
-extern void row_return(ReturnSetInfo *rsinfo, Datum row);
-extern Datum row_result(FunctionCallInfo fcinfo, Datum row);
+extern void row_to_session(Datum row, Session *session);
+
 extern Datum row_with_status(Datum row, SessionStatus status);
+extern void put_row(ReturnSetInfo *rsinfo, Datum row);
+extern Datum return_row(FunctionCallInfo fcinfo, Datum row);
+extern Datum return_columns(FunctionCallInfo fcinfo, const Datum *values,
+							const bool *nulls, int count);
 
 #endif							/* VALI_BLOB_ROW_H */

@@ -1,12 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * session.h
- *		The upload session as a C struct, what can be asked of it, and how
- *		the asking can end.
+ *		The upload session as a C struct, requests to it, and their outcomes.
  *
- * These are the words that all parts of the extension share.  A Session is
- * one row of upload_session; the rules (lifecycle.c) change it in memory and
- * note in "changed" which columns the store has to write back.
+ * These are the terms that all parts of the extension share.  A Session is one
+ * row of upload_session.  The rules (lifecycle.c) change it in memory and note
+ * in "changed" which columns the store has to write.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,14 +22,14 @@ typedef enum SessionStatus
 	STATUS_COMPLETE,
 	STATUS_ABORTED,
 	STATUS_EXPIRED,
-	STATUS_OTHER				/* one that a later version has added */
+	STATUS_OTHER				/* a label that this library does not know */
 } SessionStatus;
 
 #define STATUS_COUNT (STATUS_EXPIRED + 1)
 
 /*
- * How a request to a session ends.  The first OUTCOME_COUNT of them are the
- * enum chunk_outcome, in its order; a request that is no chunk uses
+ * The outcome of a request.  The first OUTCOME_COUNT of them are the enum
+ * chunk_outcome, in its order; a request that is not a chunk uses
  * OUTCOME_ADVANCED for "done".
  */
 typedef enum Outcome
@@ -49,7 +48,7 @@ typedef enum Outcome
 
 #define OUTCOME_COUNT (OUTCOME_LOCKED + 1)
 
-/* The columns of upload_session, in no particular order. */
+/* The columns of upload_session; row.c has a line for each of them. */
 typedef enum SessionColumn
 {
 	COLUMN_ID,
@@ -72,15 +71,22 @@ typedef enum SessionColumn
 } SessionColumn;
 
 #define COLUMN_COUNT (COLUMN_EXPIRES_AT + 1)
-#define COLUMN_BIT(column) (((uint32) 1) << (column))
+
+/* A set of columns */
+typedef uint32 ColumnSet;
+
+#define COLUMN_BIT(column) (((ColumnSet) 1) << (column))
+
+StaticAssertDecl(COLUMN_COUNT <= sizeof(ColumnSet) * BITS_PER_BYTE,
+				 "ColumnSet has a bit for every column");
 
 /* A total_size that is null: the length of the file is not known yet. */
 #define SIZE_DEFERRED (-1)
 
-/* An expires_at that is null: the sweep never touches the row. */
+/* An expires_at that is null: the sweep never acts on the row. */
 #define EXPIRES_NEVER DT_NOEND
 
-/* One row; a null pointer is a null value, JSON values may be toasted. */
+/* One row.  A null pointer is a null value; JSON values may be toasted. */
 typedef struct Session
 {
 	int64		id;
@@ -92,7 +98,7 @@ typedef struct Session
 	int64		total_size;
 	int64		uploaded_bytes;
 	SessionStatus status;
-	Oid			other_status;	/* the label, where it is STATUS_OTHER */
+	Oid			other_status;	/* the label, if status is STATUS_OTHER */
 	struct varlena *metadata;
 	struct varlena *provider_data;
 	struct varlena *result;
@@ -102,16 +108,15 @@ typedef struct Session
 	TimestampTz updated_at;
 	TimestampTz expires_at;
 
-	uint32		changed;		/* COLUMN_BITs that differ from the row */
-	bool		died;			/* this change made it aborted or expired */
-	Datum		row;			/* the row itself, as stored */
+	ColumnSet	changed;		/* columns that differ from the stored row */
+	Datum		row;			/* the row as stored, if it came through SQL */
 } Session;
 
-/* What a caller asks; each request reads the fields that it is about. */
+/* What a caller asks for.  Each rule reads the fields that concern it. */
 typedef struct Request
 {
 	text	   *upload_id;
-	text	   *owner;			/* NULL: whoever owns it */
+	text	   *owner;			/* NULL: any */
 	int64		chunk_offset;
 	int64		chunk_length;
 	bool		final;
@@ -122,8 +127,29 @@ typedef struct Request
 	text	   *reason;
 } Request;
 
+/* What a rule depends on besides the session and the request. */
+typedef struct RuleContext
+{
+	TimestampTz now;
+	int			retention;		/* vali_blob.retention, in seconds */
+} RuleContext;
+
 /* A rule: judges a request to a locked session, and changes it if allowed. */
-typedef Outcome (*Transition) (Session *session, const Request *request,
-							   TimestampTz now);
+typedef Outcome (*Rule) (Session *session, const Request *request,
+						 const RuleContext *context);
+
+/* Whether to wait for a row lock, and what came of it */
+typedef enum LockWait
+{
+	LOCK_WAIT,					/* for other transactions, as long as it takes */
+	LOCK_NOWAIT
+} LockWait;
+
+typedef enum LockResult
+{
+	LOCK_TAKEN,
+	LOCK_MISSING,				/* there is no such row */
+	LOCK_HELD					/* by another transaction */
+} LockResult;
 
 #endif							/* VALI_BLOB_SESSION_H */

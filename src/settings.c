@@ -3,10 +3,9 @@
  * settings.c
  *		The extension's settings.
  *
- * What a client could also pass as an argument, or what only says how long
- * its own ended sessions stay, any user may set.  What guards sessions or
- * steers the sweep is for superusers.  None needs a server restart, so that
- * all can be set per database.
+ * Settings that only affect a client's own sessions are PGC_USERSET; those that
+ * protect sessions or control the sweep are PGC_SUSET.  None needs a server
+ * restart, so that all can be set per database.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,8 +38,8 @@ static const struct config_enum_entry row_access_options[] = {
 };
 
 /*
- * Refuse 0, which is also what less than half a second is rounded to: a
- * session that is to expire soon must not become one that never does.
+ * Refuse 0, to which less than half a second is rounded: a session that is to
+ * expire soon must not become one that never does.
  */
 static bool
 check_session_ttl(int *value, void **extra pg_attribute_unused(),
@@ -53,7 +52,7 @@ check_session_ttl(int *value, void **extra pg_attribute_unused(),
 	return false;
 }
 
-/* Define the settings that are durations with -1 for "for ever". */
+/* Define the settings that are durations, with -1 for "forever". */
 static void
 define_durations(void)
 {
@@ -67,7 +66,7 @@ define_durations(void)
 
 	DefineCustomIntVariable("vali_blob.retention",
 							"Sets how long an ended upload session is kept.",
-							"0 removes it with the next sweep, -1 keeps it for ever.",
+							"0 removes it with the next sweep, -1 keeps it forever.",
 							&retention_setting,
 							48 * HOUR, -1, INT_MAX,
 							PGC_USERSET, GUC_UNIT_S,
@@ -75,7 +74,7 @@ define_durations(void)
 
 	DefineCustomIntVariable("vali_blob.reclaim_retention",
 							"Sets how long an unfinished row of the reclaim queue is kept.",
-							"-1 keeps it for ever.",
+							"-1 keeps it forever.",
 							&reclaim_retention_setting,
 							30 * DAY, -1, INT_MAX,
 							PGC_SUSET, GUC_UNIT_S,
@@ -120,14 +119,14 @@ define_settings(void)
 
 	DefineCustomBoolVariable("vali_blob.require_owner",
 							 "Refuses every call that names no owner.",
-							 "So a forgotten owner cannot open the sessions of all.",
+							 "Protects against calls that omit the owner by mistake.",
 							 &require_owner_setting,
 							 false,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 
 	DefineCustomEnumVariable("vali_blob.row_access",
-							 "Forces a way to the rows of upload_session.",
+							 "Forces an access path to the rows of upload_session.",
 							 "For the extension's developers; \"direct\" fails where it is not safe.",
 							 &row_access_setting,
 							 ROW_ACCESS_AUTO, row_access_options,

@@ -8,7 +8,7 @@
 #ifndef VALI_BLOB_SETTINGS_H
 #define VALI_BLOB_SETTINGS_H
 
-/* The way to the rows of upload_session. */
+/* The access path to the rows of upload_session */
 typedef enum RowAccess
 {
 	ROW_ACCESS_AUTO,
@@ -16,7 +16,7 @@ typedef enum RowAccess
 	ROW_ACCESS_DIRECT
 } RowAccess;
 
-/* Durations are in seconds; -1 stands for "for ever". */
+/* Durations are in seconds; -1 stands for "forever". */
 extern int	session_ttl_setting;
 extern int	retention_setting;
 extern int	reclaim_retention_setting;

@@ -2,11 +2,11 @@
  *
  * statement.c
  *		SQL statements whose plans are kept for the life of the backend, and
- *		what else we need around SPI.
+ *		other uses of SPI.
  *
  * SPI leaves its own, short-lived memory context current after each of its
- * calls; here the caller's stays current, so that what our functions allocate
- * is the caller's.
+ * calls.  Here the caller's stays current, so that what our functions allocate
+ * outlives them.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,8 +42,8 @@ spi_close(void)
 }
 
 /*
- * Do something in a subtransaction.  If it fails, undo it and return the error,
- * unless that is to end the query.
+ * Run a task in an internal subtransaction.  On error, roll it back and return
+ * the error, in the caller's memory context; NULL on success.
  */
 ErrorData *
 in_subtransaction(void (*task) (void *), void *argument)
@@ -66,6 +66,7 @@ in_subtransaction(void (*task) (void *), void *argument)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
+		/* whoever cancels a query means all of it */
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 	}
@@ -75,7 +76,7 @@ in_subtransaction(void (*task) (void *), void *argument)
 	return error;
 }
 
-/* Put the schema's name into the text of a statement. */
+/* Replace "@." in the text of a statement by the schema's name and a dot. */
 char *
 expand_schema(const char *template)
 {
@@ -93,10 +94,7 @@ expand_schema(const char *template)
 }
 
 /*
- * Plan a statement, if that has not been done for the extension as it stands.
- * The plan of an extension that has since been dropped or renamed may still
- * be running, further up in the same backend, so it is left alone: such
- * changes are rare, and a plan is small.
+ * Plan a statement, unless that was done for the objects as they are now.
  *
  * The plan is generic: for one row found by a unique index, or the head of an
  * index range, the values of the parameters make no difference.
@@ -121,16 +119,13 @@ prepare(Statement *statement)
 	if (plan == NULL || SPI_keepplan(plan) != 0)
 		elog(ERROR, "could not prepare \"%s\": %s", sql,
 			 SPI_result_code_string(SPI_result));
+
+	/*
+	 * A previous plan is not freed.  It may still be running, further up in the
+	 * stack; and that the extension was dropped or renamed is rare.
+	 */
 	statement->plan = plan;
 	statement->generation = catalog->generation;
-}
-
-/* The null flags in the form that SPI takes. */
-static void
-spell_nulls(const bool *nulls, int nargs, char *spelled)
-{
-	for (int i = 0; i < nargs; i++)
-		spelled[i] = nulls != NULL && nulls[i] ? 'n' : ' ';
 }
 
 /* Run a statement; the result is in SPI_tuptable and SPI_processed. */
@@ -139,13 +134,14 @@ statement_run(Statement *statement, const Datum *values, const bool *nulls,
 			  bool read_only)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	char		spelled[STATEMENT_MAX_ARGS];
+	char		spi_nulls[STATEMENT_MAX_ARGS];
 	int			code;
 
 	prepare(statement);
-	spell_nulls(nulls, statement->nargs, spelled);
+	for (int i = 0; i < statement->nargs; i++)
+		spi_nulls[i] = nulls != NULL && nulls[i] ? 'n' : ' ';
 	code = SPI_execute_plan(statement->plan, unconstify(Datum *, values),
-							spelled, read_only, 0);
+							spi_nulls, read_only, 0);
 	if (code < 0)
 		elog(ERROR, "could not run \"%s\": %s", statement->text,
 			 SPI_result_code_string(code));

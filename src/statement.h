@@ -10,6 +10,7 @@
 
 #include "executor/spi.h"
 
+/* Enough for an UPDATE of all columns, see store_sql.c */
 #define STATEMENT_MAX_ARGS 18
 
 /*

@@ -1,52 +1,30 @@
 /*-------------------------------------------------------------------------
  *
  * store.h
- *		The way to the rows of upload_session: find one, lock it, write it
- *		back.
+ *		Access to the rows of upload_session: find, lock, write.
  *
- * The caller's rights apply throughout.  What is returned is allocated in the
- * caller's memory context, and a Session stays good until store_close().
+ * The caller's privileges apply.  Results are allocated in the caller's memory
+ * context, and a Session is valid until store_close().
  *
- * Locks are taken on one session at a time; a caller that needs several
- * locks them in the order of their upload_id.
+ * One session is locked at a time.  A caller that needs several locks them in
+ * the order of their upload_id (COLLATE "C"), so that no two of them can
+ * deadlock.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef VALI_BLOB_STORE_H
 #define VALI_BLOB_STORE_H
 
-#include "executor/tuptable.h"
 #include "storage/lockdefs.h"
 #include "utils/array.h"
 #include "utils/portal.h"
-#include "utils/relcache.h"
 
 #include "session.h"
 
-typedef enum LockWait
-{
-	LOCK_WAIT,					/* for as long as it takes */
-	LOCK_NOWAIT					/* not at all */
-} LockWait;
+/* A handle for access to the table */
+typedef struct Store Store;
 
-typedef enum LockResult
-{
-	LOCK_TAKEN,
-	LOCK_MISSING,				/* there is no such row to lock */
-	LOCK_HELD					/* by somebody else */
-} LockResult;
-
-/* One visit to the table. */
-typedef struct Store
-{
-	bool		connected;		/* to SPI */
-	Relation	rel;			/* NULL where only SQL will do */
-	TupleTableSlot *found;		/* the row that the direct way has found */
-	bool		is_locked;		/* it is locked, and not written since */
-	TupleTableSlot *written;	/* its new version */
-} Store;
-
-extern void store_open(Store *store, LOCKMODE lockmode);
+extern Store *store_open(LOCKMODE lockmode);
 extern void store_use_sql(Store *store);
 extern void store_close(Store *store);
 
@@ -59,23 +37,30 @@ extern bool store_read_latest(Store *store, const text *upload_id,
 extern LockResult store_lock(Store *store, const text *upload_id,
 							 LockWait wait, Session *session);
 
-/* Write a new session, a changed one back, or an old one off. */
+/*
+ * May several changes of the session locked last be written as one?  Only if a
+ * write runs no code of a user, which could see each of them.
+ */
+extern bool store_can_combine_updates(const Store *store);
+
+/* Insert, update or delete a session; the latter two are locked. */
 extern void store_insert(Store *store, Session *session);
-extern void store_write(Store *store, Session *session);
+extern void store_update(Store *store, Session *session);
 extern void store_delete(Store *store, const Session *session);
 
-/* The row of a session, as stored. */
+/* Return the row of a session that was read, locked or written last. */
 extern Datum store_row(Store *store, const Session *session);
 
 /*
- * Between spi_open() and spi_close(): sessions of one status whose expires_at
- * lies between two moments, the longest overdue first, each locked as it is
- * fetched; locked ones and those with the given ids are left out.
+ * Between spi_open() and spi_close(): open a cursor on sessions of one status
+ * whose expires_at lies between two points in time, the longest overdue first,
+ * each locked as it is fetched.  Locked ones and those with the given ids are
+ * left out.
  */
 extern Portal store_open_due(SessionStatus status, TimestampTz from,
 							 TimestampTz until, ArrayType *except, int64 limit);
 
-/* Fetch the next session from a cursor, on rows of upload_session; false when there is none left. */
+/* Fetch a session from a cursor on rows of upload_session; false at its end. */
 extern bool store_fetch(Portal portal, Session *session);
 
 #endif							/* VALI_BLOB_STORE_H */

@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * store_sql.c
- *		The way to the rows of upload_session through SQL.
+ *		Access to the rows of upload_session through SQL.
  *
  * Rows are locked by one statement (SELECT ... FOR UPDATE), judged in C, and
  * written by a second one.  A single UPDATE could not keep the rules in one
- * place: its WHERE clause would have to repeat them, it locks less than FOR
- * UPDATE, and when it touches no row a second statement must find out why.
+ * place: its WHERE clause would have to repeat them, its row lock is weaker than
+ * FOR UPDATE, and if it updates no row a second statement must find out why.
  *
- * A write names just the columns that have changed, so that privileges and
- * triggers on columns mean what they say.
+ * An UPDATE names only the columns that have changed, so that privileges and
+ * triggers on columns have their usual effect.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,11 +29,14 @@
 #include "errors.h"
 #include "row.h"
 #include "statement.h"
-#include "store.h"
-#include "store_sql.h"
+#include "store_internal.h"
 
-/* What fits into an index tuple, however badly it compresses. */
+/* What fits into a btree entry, however badly it compresses */
 #define INDEXABLE_BYTES 2600
+
+/* The arguments of an UPDATE of all columns, and the key */
+StaticAssertDecl(COLUMN_COUNT + 1 <= STATEMENT_MAX_ARGS,
+				 "a statement takes an argument for every column");
 
 #define SELECT_BY_UPLOAD_ID \
 	"SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session " \
@@ -55,36 +58,7 @@ static Statement lock_one[] = {
 	},
 };
 
-static Statement lock_due = {
-	.text = "SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session "
-	"WHERE this_session.status OPERATOR(pg_catalog.=) $1 "
-	"AND this_session.expires_at OPERATOR(pg_catalog.>=) $2 "
-	"AND this_session.expires_at OPERATOR(pg_catalog.<=) $3 "
-	"AND this_session.id OPERATOR(pg_catalog.<>) ALL ($4) "
-	"ORDER BY this_session.expires_at LIMIT $5 "
-	"FOR UPDATE SKIP LOCKED",
-	.nargs = 5,
-	.argtypes = {InvalidOid, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8ARRAYOID, INT8OID},
-};
-
-static Statement insert_one = {
-	.text = "INSERT INTO @.upload_session AS this_session "
-	"(upload_id, owner, bucket, path, content_type, total_size, metadata, "
-	"provider_data, ttl, created_at, updated_at, expires_at) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
-	"RETURNING (this_session.*)::@.upload_session",
-	.nargs = 12,
-	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, JSONBOID,
-	JSONBOID, INTERVALOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
-};
-
-/* The columns that insert_one takes, in its order. */
-static const SessionColumn inserted[] = {
-	COLUMN_UPLOAD_ID, COLUMN_OWNER, COLUMN_BUCKET, COLUMN_PATH,
-	COLUMN_CONTENT_TYPE, COLUMN_TOTAL_SIZE, COLUMN_METADATA,
-	COLUMN_PROVIDER_DATA, COLUMN_TTL, COLUMN_CREATED_AT, COLUMN_UPDATED_AT,
-	COLUMN_EXPIRES_AT
-};
+static Statement insert_one;	/* made at its first use */
 
 static Statement delete_one = {
 	.text = "DELETE FROM @.upload_session AS this_session "
@@ -92,9 +66,18 @@ static Statement delete_one = {
 	.nargs = 1, .argtypes = {TEXTOID},
 };
 
-/* Take over the one row that a statement gave, if it gave one. */
-static bool
-take_row(Session *session)
+/* An UPDATE of some columns, by these columns */
+typedef struct UpdateEntry
+{
+	ColumnSet	columns;
+	Statement	statement;
+} UpdateEntry;
+
+static HTAB *updates = NULL;
+
+/* Make a Session of the one row that a statement returned; false if none. */
+bool
+sql_fetch_row(Session *session)
 {
 	SPITupleTable *table = SPI_tuptable;
 	bool		found = SPI_processed == 1;
@@ -105,6 +88,7 @@ take_row(Session *session)
 		Datum		row = SPI_getbinval(table->vals[0], table->tupdesc, 1,
 										&is_null);
 
+		/* the row must outlive SPI's table */
 		row_to_session(datumCopy(row, false, -1), session);
 	}
 	SPI_freetuptable(table);
@@ -118,42 +102,42 @@ sql_read(const text *upload_id, bool latest, Session *session)
 	Datum		value = PointerGetDatum(upload_id);
 
 	statement_run(&read_one, &value, NULL, !latest);
-	return take_row(session);
+	return sql_fetch_row(session);
 }
 
-/* A row to lock. */
-typedef struct Locking
+/* A row to lock without waiting */
+typedef struct LockTask
 {
 	const text *upload_id;
-	LockWait	wait;
 	Session    *session;
 	bool		found;
-} Locking;
+} LockTask;
 
-/* Find a row and lock it, or fail. */
 static void
-lock_or_fail(void *argument)
+lock_nowait(void *argument)
 {
-	Locking    *locking = argument;
-	Datum		value = PointerGetDatum(locking->upload_id);
+	LockTask   *task = argument;
+	Datum		value = PointerGetDatum(task->upload_id);
 
-	statement_run(&lock_one[locking->wait], &value, NULL, false);
-	locking->found = take_row(locking->session);
+	statement_run(&lock_one[LOCK_NOWAIT], &value, NULL, false);
+	task->found = sql_fetch_row(task->session);
 }
 
-/*
- * Find a session and lock it; the Session is its newest version.  That a row is
- * held by somebody else is told by the error that NOWAIT raises: any other
- * statement might see rows that this one may not.
- */
+/* Find a session and lock it; the Session is its newest version. */
 LockResult
 sql_lock(const text *upload_id, LockWait wait, Session *session)
 {
-	Locking		locking = {upload_id, wait, session, false};
+	LockTask	task = {.upload_id = upload_id, .session = session};
+	Datum		value = PointerGetDatum(upload_id);
 
 	if (wait == LOCK_NOWAIT)
 	{
-		ErrorData  *error = in_subtransaction(lock_or_fail, &locking);
+		/*
+		 * That another transaction holds the row is told by the error of
+		 * NOWAIT: a statement without it, such as SKIP LOCKED, cannot tell a
+		 * row that is locked from one that does not exist.
+		 */
+		ErrorData  *error = in_subtransaction(lock_nowait, &task);
 
 		if (error != NULL && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 			return LOCK_HELD;
@@ -161,29 +145,33 @@ sql_lock(const text *upload_id, LockWait wait, Session *session)
 			ReThrowError(error);
 	}
 	else
-		lock_or_fail(&locking);
-	return locking.found ? LOCK_TAKEN : LOCK_MISSING;
+	{
+		statement_run(&lock_one[LOCK_WAIT], &value, NULL, false);
+		task.found = sql_fetch_row(session);
+	}
+	return task.found ? LOCK_TAKEN : LOCK_MISSING;
 }
 
 /*
- * Take over the row that a write gave.  If a trigger or a rule has swallowed
- * the write, nothing must be reported as done.
+ * Make a Session of the row that a write returned.  If there is none, nothing
+ * was written, and nothing must be reported as done.
  */
 static void
-take_written(Session *session, const text *upload_id)
+fetch_written_row(Session *session, const text *upload_id)
 {
-	if (!take_row(session))
+	if (!sql_fetch_row(session))
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-				 errmsg("upload \"%s\" was not written", shown_text(upload_id)),
-				 errhint("A trigger, a rule or a policy on table upload_session suppressed the write.")));
+				 errmsg("could not write upload \"%s\"", shown_text(upload_id)),
+				 errdetail("A trigger, rule or row-level security policy on table \"%s\" suppressed the row.",
+						   table_name(TABLE_SESSION))));
 }
 
-/* Is a value too long for one of our own indexes, rather than another's? */
+/* Is the value that is too long for an index in one of our own indexes? */
 static bool
 is_own_index_full(const ErrorData *error, const Session *session)
 {
-	/* what does not even make an index tuple is raised without a name */
+	/* the error of a value that does not even fit into a tuple names no index */
 	if (error->constraint_name == NULL)
 		return VARSIZE_ANY_EXHDR(session->path) > INDEXABLE_BYTES ||
 			(session->owner != NULL &&
@@ -193,10 +181,8 @@ is_own_index_full(const ErrorData *error, const Session *session)
 }
 
 /*
- * Raise the error of an INSERT: a duplicate key or a value too long for an
- * index as what it means to the caller, all others as they are.  The former are
- * raised anew, since their context would show our statement.  How long is too
- * long depends on how well the value compresses.
+ * Raise the error of an INSERT: a duplicate key, and a value that is too long
+ * for an index, as what it means to the caller, all others as they are.
  */
 pg_noreturn static void
 raise_insert_error(MemoryContext context, const Session *session)
@@ -205,6 +191,8 @@ raise_insert_error(MemoryContext context, const Session *session)
 
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
+
+	/* raised anew, since the context of the original shows our statement */
 	if (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
 		error->constraint_name != NULL &&
 		strcmp(error->constraint_name, "upload_session_upload_id_key") == 0)
@@ -212,7 +200,7 @@ raise_insert_error(MemoryContext context, const Session *session)
 		FlushErrorState();
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("upload \"%s\" exists already",
+				 errmsg("upload \"%s\" already exists",
 						shown_text(session->upload_id)),
 				 error->detail == NULL ? 0 :
 				 errdetail_internal("%s", error->detail),
@@ -231,22 +219,51 @@ raise_insert_error(MemoryContext context, const Session *session)
 				 errmsg("path or owner of upload \"%s\" is too long for an index",
 						shown_text(session->upload_id)),
 				 errdetail_internal("%s", error->message),
-				 errhint("Whatever fits into %d bytes can be indexed.",
+				 errhint("Values of up to %d bytes always fit; longer ones only if they can be compressed.",
 						 INDEXABLE_BYTES)));
 	}
 	PG_RE_THROW();
 }
 
-/* Insert a new session; the Session becomes the row as stored. */
+/* Make the statement that inserts a session. */
+static void
+make_insert(Statement *insert)
+{
+	ColumnSet	set = column_set(COLUMN_INSERTED);
+	StringInfoData names;
+	StringInfoData values;
+
+	initStringInfo(&names);
+	initStringInfo(&values);
+	insert->nargs = 0;
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		if ((set & COLUMN_BIT(column)) == 0)
+			continue;
+		insert->argtypes[insert->nargs++] = column_argtype(column);
+		appendStringInfo(&names, "%s%s", insert->nargs > 1 ? ", " : "",
+						 column_name(column));
+		appendStringInfo(&values, "%s$%d", insert->nargs > 1 ? ", " : "",
+						 insert->nargs);
+	}
+	insert->text = MemoryContextStrdup(TopMemoryContext,
+									   psprintf("INSERT INTO @.upload_session AS this_session (%s) VALUES (%s)"
+												" RETURNING (this_session.*)::@.upload_session",
+												names.data, values.data));
+}
+
+/* Insert a session; it becomes the row as stored. */
 void
 sql_insert(Session *session)
 {
 	MemoryContext context = CurrentMemoryContext;
 	const text *upload_id = session->upload_id;
-	Datum		values[lengthof(inserted)];
-	bool		nulls[lengthof(inserted)];
+	Datum		values[STATEMENT_MAX_ARGS];
+	bool		nulls[STATEMENT_MAX_ARGS];
 
-	session_values(session, inserted, lengthof(inserted), values, nulls);
+	if (insert_one.text == NULL)
+		make_insert(&insert_one);
+	session_values(session, column_set(COLUMN_INSERTED), values, nulls);
 	PG_TRY();
 	{
 		statement_run(&insert_one, values, nulls, false);
@@ -256,51 +273,44 @@ sql_insert(Session *session)
 		raise_insert_error(context, session);
 	}
 	PG_END_TRY();
-	take_written(session, upload_id);
+	fetch_written_row(session, upload_id);
 }
 
 /* Make the statement that updates some columns. */
 static void
-make_update(Statement *update, uint32 columns)
+make_update(Statement *update, ColumnSet columns)
 {
-	StringInfoData buf;
+	StringInfoData text;
 
-	initStringInfo(&buf);
-	appendStringInfoString(&buf, "UPDATE @.upload_session AS this_session SET ");
+	initStringInfo(&text);
+	appendStringInfoString(&text, "UPDATE @.upload_session AS this_session SET ");
 	update->argtypes[0] = TEXTOID;
 	update->nargs = 1;
 	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
 	{
 		if ((columns & COLUMN_BIT(column)) == 0)
 			continue;
-		update->argtypes[update->nargs++] = column_type(column);
-		appendStringInfo(&buf, "%s%s = $%d", update->nargs > 2 ? ", " : "",
+		update->argtypes[update->nargs++] = column_argtype(column);
+		appendStringInfo(&text, "%s%s = $%d", update->nargs > 2 ? ", " : "",
 						 column_name(column), update->nargs);
 	}
-	appendStringInfoString(&buf,
+	appendStringInfoString(&text,
 						   " WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1"
 						   " RETURNING (this_session.*)::@.upload_session");
-	update->text = MemoryContextStrdup(TopMemoryContext, buf.data);
-	pfree(buf.data);
+	update->text = MemoryContextStrdup(TopMemoryContext, text.data);
 }
 
 /* Find the statement that updates these columns, or make it. */
 static Statement *
-find_update(uint32 columns)
+find_update(ColumnSet columns)
 {
-	typedef struct UpdateEntry
-	{
-		uint32		columns;
-		Statement	statement;
-	} UpdateEntry;
-	static HTAB *updates = NULL;
 	UpdateEntry *entry;
 	bool		found;
 
 	if (updates == NULL)
 	{
 		HASHCTL		control = {
-			.keysize = sizeof(uint32),
+			.keysize = sizeof(ColumnSet),
 			.entrysize = sizeof(UpdateEntry),
 			.hcxt = TopMemoryContext,
 		};
@@ -311,39 +321,31 @@ find_update(uint32 columns)
 	entry = hash_search(updates, &columns, HASH_ENTER, &found);
 	if (!found)
 		memset(&entry->statement, 0, sizeof(Statement));
+	/* also if it was entered, but making it has failed */
 	if (entry->statement.text == NULL)
 		make_update(&entry->statement, columns);
 	return &entry->statement;
 }
 
-/*
- * Write the changed columns of a locked session back; the Session becomes the
- * row as stored.
- */
+/* Write the changed columns of a session; it becomes the row as stored. */
 void
-sql_write(Session *session)
+sql_update(Session *session)
 {
 	Statement  *update = find_update(session->changed);
 	const text *upload_id = session->upload_id;
 	Datum		values[STATEMENT_MAX_ARGS];
 	bool		nulls[STATEMENT_MAX_ARGS];
-	int			n = 0;
+	int			nargs PG_USED_FOR_ASSERTS_ONLY;
 
-	values[n] = session_value(session, COLUMN_UPLOAD_ID, &nulls[n]);
-	n++;
-	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
-	{
-		if ((session->changed & COLUMN_BIT(column)) != 0)
-		{
-			values[n] = session_value(session, column, &nulls[n]);
-			n++;
-		}
-	}
+	/* the key comes first */
+	values[0] = session_value(session, COLUMN_UPLOAD_ID, &nulls[0]);
+	nargs = 1 + session_values(session, session->changed, &values[1], &nulls[1]);
+	Assert(nargs == update->nargs);
 	statement_run(update, values, nulls, false);
-	take_written(session, upload_id);
+	fetch_written_row(session, upload_id);
 }
 
-/* Delete a locked session. */
+/* Delete a session. */
 void
 sql_delete(const Session *session)
 {
@@ -353,30 +355,8 @@ sql_delete(const Session *session)
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-				 errmsg("upload \"%s\" was not deleted",
+				 errmsg("could not delete upload \"%s\"",
 						shown_text(session->upload_id)),
-				 errhint("A trigger, a rule or a policy on table upload_session suppressed the deletion.")));
-}
-
-/* Begin to fetch overdue sessions. */
-Portal
-store_open_due(SessionStatus status, TimestampTz from, TimestampTz until,
-			   ArrayType *except, int64 limit)
-{
-	Datum		values[] = {
-		status_to_datum(status),
-		TimestampTzGetDatum(from),
-		TimestampTzGetDatum(until),
-		PointerGetDatum(except),
-		Int64GetDatum(limit),
-	};
-
-	return statement_open(&lock_due, values, false);
-}
-
-/* Fetch the next session from a cursor; false when there is none left. */
-bool
-store_fetch(Portal portal, Session *session)
-{
-	return statement_fetch(portal) && take_row(session);
+				 errdetail("A trigger, rule or row-level security policy on table \"%s\" suppressed the deletion.",
+						   table_name(TABLE_SESSION))));
 }

@@ -10,21 +10,18 @@
  * expired.  Since no row is waited for, two sweeps cannot deadlock with each
  * other, nor a sweep with a chunk.
  *
- * A batch runs in a subtransaction.  If that fails, say because a trigger
- * rejects one of the rows, the batch is run again with a subtransaction for
- * each row, and the rows that fail are left out of the rest of the pass.  That
- * way an ordinary batch does not pay for a subtransaction per row, which would
- * also slow down the snapshots of all other backends.
+ * A batch runs in a subtransaction.  If that fails, because a trigger rejects one
+ * of the rows for example, the batch is run again with a subtransaction for each
+ * row, and the rows that fail are left out of the rest of the pass.  So an
+ * ordinary batch does not pay for a subtransaction per row, which would also
+ * slow down the snapshots of all other backends.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "funcapi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/guc.h"
@@ -36,6 +33,7 @@
 #include "errors.h"
 #include "lifecycle.h"
 #include "reclaim.h"
+#include "row.h"
 #include "settings.h"
 #include "statement.h"
 #include "store.h"
@@ -65,14 +63,13 @@ typedef struct Batch
 	bool		per_row;		/* use a subtransaction for each row */
 } Batch;
 
-/* A row to be swept in a subtransaction of its own. */
+/* Tasks that may run in subtransactions */
 typedef struct RowTask
 {
 	SweepPass  *pass;
 	const Session *due;
 } RowTask;
 
-/* A number of rows of the reclaim queue to be dropped. */
 typedef struct ReclaimTask
 {
 	SweepPass  *pass;
@@ -127,19 +124,16 @@ move_to(SweepScan *scan, TimestampTz position)
 	scan->failed_count = 0;
 }
 
-/*
- * Sweep a session that the cursor has locked.  Locking it once more gives the
- * store its own hold on the row, and costs little.
- */
+/* Sweep a session that a cursor has locked. */
 static void
 sweep_row(void *argument)
 {
 	RowTask    *task = argument;
 	SweepPass  *pass = task->pass;
-	Store		store;
+	Store	   *store = store_open(RowExclusiveLock);
 
-	store_open(&store, RowExclusiveLock);
-	switch (sweep_session(&store, task->due->upload_id, pass->start))
+	/* it locks the row once more, which costs little and cannot wait */
+	switch (sweep_session(store, task->due->upload_id, pass->start))
 	{
 		case SWEEP_EXPIRED:
 			pass->done.expired++;
@@ -150,7 +144,7 @@ sweep_row(void *argument)
 		case SWEEP_NOTHING:
 			break;
 	}
-	store_close(&store);
+	store_close(store);
 }
 
 /* Drop old rows of the reclaim queue. */
@@ -164,17 +158,16 @@ sweep_reclaims(void *argument)
 	task->pass->reclaims_done = dropped < task->max_rows;
 }
 
-/* Note that something could not be swept, and why. */
+/* Record that something could not be swept, and why. */
 static void
-note_failure(SweepPass *pass, const char *what, const ErrorData *error)
+record_failure(SweepPass *pass, const char *what, const ErrorData *error)
 {
 	pass->failed++;
-	snprintf(pass->error, sizeof(pass->error), "%s: %s", what, error->message);
-	pass->error[pg_mbcliplen(pass->error, strlen(pass->error),
-							 sizeof(pass->error) - 1)] = '\0';
+	copy_clipped(pass->error, psprintf("%s: %s", what, error->message),
+				 sizeof(pass->error));
 }
 
-/* The rows that have failed at a scan's position, as an array. */
+/* Return the rows that have failed at a scan's position, as an array. */
 static ArrayType *
 failed_ids(const SweepScan *scan)
 {
@@ -226,8 +219,8 @@ run_scan(const Batch *batch, SessionStatus status, TimestampTz due_at,
 		{
 			failed++;
 			scan->failed_ids[scan->failed_count++] = session.id;
-			note_failure(pass, psprintf("upload \"%s\"",
-										shown_text(session.upload_id)), error);
+			record_failure(pass, psprintf("upload \"%s\"",
+										  shown_text(session.upload_id)), error);
 		}
 		MemoryContextReset(row_context);
 		if (batch->delay_point != NULL)
@@ -237,7 +230,7 @@ run_scan(const Batch *batch, SessionStatus status, TimestampTz due_at,
 	MemoryContextDelete(row_context);
 	SPI_cursor_close(portal);
 
-	/* too many failures at one position: give the rest of it up */
+	/* give up the rest of a position at which too many rows have failed */
 	if (scan->failed_count == SWEEP_MAX_FAILED_IDS)
 		move_to(scan, scan->position + 1);
 	else
@@ -288,7 +281,7 @@ run_batch(void *argument)
 
 		if (error != NULL)
 		{
-			note_failure(pass, "reclaim queue", error);
+			record_failure(pass, "reclaim queue", error);
 			pass->reclaims_done = true;
 		}
 	}
@@ -324,7 +317,7 @@ sweep_batch(SweepPass *pass, int64 max_rows, int64 duration,
 	spi_open();
 	if (InSecurityRestrictedOperation())
 	{
-		/* deferred triggers would fire when we are superuser again */
+		/* deferred triggers would fire after we are superuser again */
 		spi_utility("SET CONSTRAINTS ALL IMMEDIATE");
 	}
 	if (in_subtransaction(run_batch, &batch) != NULL)
@@ -334,7 +327,8 @@ sweep_batch(SweepPass *pass, int64 max_rows, int64 duration,
 		run_batch(&batch);
 	}
 	spi_close();
-	AtEOXact_GUC(false, guc_level); /* what triggers have set, too */
+	/* also undo what triggers have set */
+	AtEOXact_GUC(false, guc_level);
 	pfree(before);
 }
 
@@ -344,28 +338,25 @@ vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 {
 	int64		max_rows = sweep_batch_size_setting;
 	SweepPass  *pass = palloc(sizeof(SweepPass));
-	TupleDesc	desc;
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
 
 	PreventCommandIfReadOnly("sweep_uploads()");
 	check_unknown_arguments(fcinfo, 1);
 	if (!PG_ARGISNULL(0))
-		max_rows = positive_count(fcinfo, 0, "max_rows");
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "sweep_uploads() must return a row");
+		max_rows = required_count(fcinfo, 0, "max_rows");
 
 	sweep_begin(pass, NULL);
 	sweep_batch(pass, max_rows, 0, NULL);
 	if (pass->failed > 0)
 		ereport(WARNING,
-				(errmsg_plural(INT64_FORMAT " upload session could not be swept",
-							   INT64_FORMAT " upload sessions could not be swept",
-							   (unsigned long) pass->failed, pass->failed),
-				 errdetail("The last of them was %s.", pass->error)));
+				(errmsg_plural("could not sweep %lld upload session",
+							   "could not sweep %lld upload sessions",
+							   (unsigned long) pass->failed,
+							   (long long) pass->failed),
+				 errdetail("The last error was: %s", pass->error)));
 	values[0] = Int64GetDatum(pass->done.expired);
 	values[1] = Int64GetDatum(pass->done.purged);
 	values[2] = Int64GetDatum(pass->done.reclaims_dropped);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
-													  values, nulls)));
+	PG_RETURN_DATUM(return_columns(fcinfo, values, nulls, lengthof(values)));
 }

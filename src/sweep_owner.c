@@ -63,6 +63,7 @@
 #include "utils/syscache.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "sweep_owner.h"
 
 /* What is found about the tables of a superuser. */
@@ -223,6 +224,17 @@ collect_referencing(OwnerCheck *check, Oid table, bool keys_change)
 	}
 }
 
+/* Report tables that must have the same owner. */
+pg_noreturn static void
+report_owners(Oid table, Oid other)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("tables \"%s\" and \"%s\" have different owners",
+					get_rel_name(table), get_rel_name(other)),
+			 errhint("Give them to one role with ALTER TABLE ... OWNER TO.")));
+}
+
 /* Collect a table, which is locked, and its children or partitions. */
 static void
 collect_tables(OwnerCheck *check, Oid table, bool keys_change)
@@ -238,11 +250,7 @@ collect_tables(OwnerCheck *check, Oid table, bool keys_change)
 		if (list_member_oid(check->tables, child))
 			continue;
 		if (table_owner(child) != owner)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("tables \"%s\" and \"%s\" have different owners",
-							get_rel_name(table), get_rel_name(child)),
-					 errhint("Give them to one role with ALTER TABLE ... OWNER TO.")));
+			report_owners(table, child);
 		check->tables = lappend_oid(check->tables, child);
 		collect_referencing(check, child, keys_change || changes_keys(child));
 	}
@@ -275,20 +283,20 @@ Oid
 sweep_owner(void)
 {
 	const Catalog *catalog = catalog_get();
-	Oid			owner = table_owner(catalog->session_table);
+	Oid			owner = table_owner(catalog->tables[0]);
 
-	if (table_owner(catalog->reclaim_table) != owner)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("tables upload_session and upload_reclaim have different owners"),
-				 errhint("Give both tables to one role with ALTER TABLE ... OWNER TO.")));
+	for (int i = 1; i < TABLE_COUNT; i++)
+	{
+		if (table_owner(catalog->tables[i]) != owner)
+			report_owners(catalog->tables[0], catalog->tables[i]);
+	}
 	if (superuser_arg(owner))
 	{
 		OwnerCheck	check = {0};
 		ListCell   *cell;
 
-		collect_tables(&check, catalog->session_table, false);
-		collect_tables(&check, catalog->reclaim_table, false);
+		for (int i = 0; i < TABLE_COUNT; i++)
+			collect_tables(&check, catalog->tables[i], false);
 		foreach(cell, check.tables)
 			check_triggers(&check, lfirst_oid(cell));
 	}

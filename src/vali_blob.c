@@ -3,22 +3,29 @@
  * vali_blob.c
  *		The module: magic block and initialisation.
  *
- * How a call flows through the files:
+ * Map of the source.  A call goes down, its result comes up; no file includes
+ * one above it:
  *
- *	  api.c, chunk.c, sweep.c		SQL call: arguments in, result out
- *		change.c					lock, apply a rule, write, what follows
- *		  store.c					find and lock the row, write it back
- *			store_direct.c			... through the table access method
- *			store_sql.c				... through SQL
- *			row.c					table row <-> Session
- *		  lifecycle.c				the rules: judge the request, change the Session
- *		  reclaim.c					the reclaim queue
- *		errors.c					an outcome as an error
- *
- * readers.c shows sessions, grants.c stands for itself.  catalog.c knows the
- * extension's objects, statement.c keeps the plans of SQL statements.  The
- * background sweeper calls sweep.c: sweeper.c (shared state), launcher.c,
- * worker.c, sweep_owner.c (the role that the worker sweeps as).
+ *	  launcher.c			process that starts a worker in one database after the
+ *							other
+ *	  worker.c				process that sweeps one database; sweep_owner.c: as whom
+ *	  sweeper_api.c			start_sweeper(), sweeper_status(), registration
+ *	  sweeper_state.c		what these share
+ *	  api.c					start, complete, abort, declare, merge, delete
+ *	  chunk.c				advance_upload() and its kin, chunk_result
+ *	  readers.c				get, list
+ *	  sweep.c				batches of expiry and purge
+ *	  reclaim.c				the queue of orphaned storage
+ *	  grants.c				privileges of client roles
+ *	  change.c				lock, apply a rule, write, and what follows from it
+ *	  store.c				rows: chooses the access path
+ *	  store_sql.c			... through SQL
+ *	  store_direct.c		... the fast path, through the heap
+ *	  table_info.c			what is cached about the table for it
+ *	  lifecycle.c			the rules; no database, no settings, no clock
+ *	  row.c					columns; row <-> Session
+ *	  catalog.c				the extension's own objects
+ *	  statement.c, arguments.c, errors.c, settings.c, json.c, compat.c
  *
  *-------------------------------------------------------------------------
  */
@@ -29,19 +36,17 @@
 
 #include "compat.h"
 #include "settings.h"
-#include "sweeper.h"
+#include "sweeper_api.h"
 
 VALI_BLOB_MODULE_MAGIC;
 
 PGDLLEXPORT void _PG_init(void);
 
-/*
- * Set the module up; it works in any backend, and sweeps by itself when it is
- * preloaded.  pg_upgrade's servers must not be disturbed.
- */
+/* Initialize the module.  Only if it is preloaded it sweeps by itself. */
 void
 _PG_init(void)
 {
+	/* pg_upgrade's servers must not start workers */
 	if (IsBinaryUpgrade)
 		return;
 	define_settings();

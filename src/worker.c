@@ -1,22 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * worker.c
- *		The worker: sweeps the database that the launcher has sent it to.
+ *		The process that sweeps one database.
  *
- * It lives for one visit.  Each batch is a transaction of its own, and no
- * transaction is open between two of them.  Nobody is waited for: when
- * somebody is dropping, renaming or copying the database, dropping the
- * extension or changing its tables, the visit ends and the launcher comes back
- * later.
+ * Each batch is a transaction of its own, and no transaction is open between two
+ * of them.  The worker waits for no other session: if one is dropping, renaming
+ * or copying the database, dropping the extension or altering its tables, it
+ * exits, and the launcher starts another one later.
  *
  * Locks are taken in the order extension, tables, rows, the first two without
  * waiting, and rows with SKIP LOCKED.  Only tables that depend on those of a
  * superuser (see sweep_owner.c) are waited for, and no longer than lock_timeout
  * allows.
  *
- * The sweep runs as the owner of the tables, as a security-restricted
- * operation.  Policies of row-level security are for the owner's clients, not
- * for the owner here, even where they are forced on it.
+ * The sweep runs as the owner of the tables, as a security-restricted operation.
  *
  *-------------------------------------------------------------------------
  */
@@ -45,34 +42,35 @@
 #include "compat.h"
 #include "settings.h"
 #include "sweep_owner.h"
-#include "sweeper.h"
+#include "sweeper_state.h"
+#include "worker.h"
 
 /*
- * Milliseconds after which a batch ends, however many rows it has.  Whoever
- * wants to drop the database, or has a chunk that is held back, waits for that
- * long, or twice if the batch fails and is done again.
+ * Milliseconds after which a batch ends, however many rows it has.  A command
+ * that drops the database, or a chunk whose row is locked, waits for that long,
+ * or twice if the batch fails and is done again.
  */
 #define BATCH_DURATION 1000
 
 /*
- * Milliseconds after which a visit ends even if its last batch has failed.  As
- * long as rows fail, the visit goes on beyond its time: the next one does not
- * know which rows they were, and would spend its time on them again.
+ * Milliseconds after which a run ends even if rows of its last batch failed.
+ * While rows fail, the run may exceed its time: the next one does not know which
+ * rows they were, and would spend its time on them again.
  */
 #define MAX_FAILING_DURATION 10000
 
 /*
- * A spell of work in microseconds, how many times as long the rest after it is,
- * in whole milliseconds, and how many at the most: locks are held meanwhile.
+ * The cost delay: after so many microseconds of work, sleep so many times as
+ * long, in whole milliseconds, but not longer than this, as locks are held.
  */
-#define SPELL_DURATION 250
-#define REST_FACTOR 4
-#define MAX_REST 100
+#define WORK_SLICE 250
+#define DELAY_FACTOR 4
+#define MAX_DELAY 100
 
 static char *database_name = NULL;
-static TimestampTz spell_start;
+static TimestampTz slice_start;
 
-/* Describe a worker for one visit. */
+/* Fill in what registers a worker. */
 void
 worker_describe(BackgroundWorker *worker, Oid database)
 {
@@ -89,22 +87,21 @@ worker_describe(BackgroundWorker *worker, Oid database)
 	strlcpy(worker->bgw_type, "vali_blob worker", BGW_MAXLEN);
 }
 
-/*
- * Settle what an administrator may have set otherwise for the database's
- * clients.  A sweep that is lost in a crash is done again, so that it need not
- * wait for its commits to reach the disk or a standby.
- */
+/* Override settings that are meant for the database's clients. */
 static void
-settle_session(void)
+override_settings(void)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, pg_temp"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_isolation", "read committed"},
+		/* a sweep that is lost in a crash is done again */
 		{"synchronous_commit", "off"},
 		{"session_replication_role", "origin"},
 		{"lock_timeout", "1s"},
-		OTHER_TIMEOUT_OFF
+#if PG_VERSION_NUM >= 170000
+		{"transaction_timeout", "0"},
+#endif
 	};
 
 	for (int i = 0; i < (int) lengthof(settings); i++)
@@ -112,12 +109,9 @@ settle_session(void)
 						PGC_S_OVERRIDE);
 }
 
-/*
- * Learn the database's name, for the log, and let its owner end this process:
- * DROP DATABASE ... WITH (FORCE) asks for the right to do that.
- */
+/* Look up the database's name, for the log, and its owner. */
 static void
-learn_about_database(void)
+look_up_database(void)
 {
 	HeapTuple	tuple;
 	Form_pg_database form;
@@ -128,29 +122,30 @@ learn_about_database(void)
 		elog(ERROR, "cache lookup failed for database %u", MyDatabaseId);
 	form = (Form_pg_database) GETSTRUCT(tuple);
 	database_name = MemoryContextStrdup(TopMemoryContext, NameStr(form->datname));
+	/* DROP DATABASE ... WITH (FORCE) checks that the user may terminate us */
 	MyProc->roleId = form->datdba;
 	ReleaseSysCache(tuple);
 	CommitTransactionCommand();
 }
 
 /*
- * Tell whether somebody holds or awaits a lock with which a database is
- * dropped, renamed or copied.  We must not keep a lock ourselves: such a
- * command would wait for the whole batch before it could even ask us to end.
+ * Does another session hold or await the lock with which a database is dropped,
+ * renamed or copied?
  */
 static bool
-is_database_wanted(void)
+is_database_contended(void)
 {
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
 	if (LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
+	/* kept, it would let such a command wait before it can terminate us */
 	LockRelease(&tag, RowExclusiveLock, false);
 	return false;
 }
 
-/* Lock the extension until the end of the transaction, if it can be had now. */
+/* Lock the extension until the end of the transaction, without waiting. */
 static bool
 lock_extension(Oid extension)
 {
@@ -159,45 +154,47 @@ lock_extension(Oid extension)
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 0);
 	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
+	/* it may have been dropped before we had the lock */
 	AcceptInvalidationMessages();
-	return get_extension_oid("vali_blob", true) == extension;
+	return get_extension_oid(EXTENSION_NAME, true) == extension;
 }
 
-/* Lock what a batch needs to stay as it is: the extension and its tables. */
-static VisitResult
+/* Lock what must not change during a batch: the extension and its tables. */
+static WorkerResult
 lock_objects(void)
 {
 	Oid			extension;
 	const Catalog *catalog;
 
-	if (is_database_wanted())
-		return VISIT_BUSY;
-	extension = get_extension_oid("vali_blob", true);
+	if (is_database_contended())
+		return WORKER_BUSY;
+	extension = get_extension_oid(EXTENSION_NAME, true);
 	if (!OidIsValid(extension))
-		return VISIT_ABSENT;
+		return WORKER_ABSENT;
 	if (!lock_extension(extension))
-		return VISIT_BUSY;
+		return WORKER_BUSY;
 	catalog = catalog_get();
-	if (!ConditionalLockRelationOid(catalog->session_table, RowExclusiveLock) ||
-		!ConditionalLockRelationOid(catalog->reclaim_table, RowExclusiveLock))
-		return VISIT_BUSY;
-	return VISIT_SWEPT;
+	for (int i = 0; i < TABLE_COUNT; i++)
+	{
+		if (!ConditionalLockRelationOid(catalog->tables[i], RowExclusiveLock))
+			return WORKER_BUSY;
+	}
+	return WORKER_SWEPT;
 }
 
 /*
- * Rest if a spell of work is over.  Spells are short, so that those who upload
- * do not feel them, and take no more than a third of a core, unless a single row
- * takes very long.
+ * Sleep after each slice of work, to limit the impact on foreground
+ * transactions; compare vacuum_delay_point().
  */
 static void
-breathe(void)
+sweep_delay_point(void)
 {
-	int64		worked = GetCurrentTimestamp() - spell_start;
+	int64		worked = GetCurrentTimestamp() - slice_start;
 
-	if (worked < SPELL_DURATION)
+	if (worked < WORK_SLICE)
 		return;
-	sweeper_nap(Min(REST_FACTOR * worked / 1000, MAX_REST));
-	spell_start = GetCurrentTimestamp();
+	sweeper_nap(Min(DELAY_FACTOR * worked / 1000, MAX_DELAY));
+	slice_start = GetCurrentTimestamp();
 }
 
 /* Sweep a batch as the tables' owner. */
@@ -209,32 +206,35 @@ sweep_as_owner(SweepPass *pass)
 	int			security;
 
 	GetUserIdAndSecContext(&user, &security);
+	/* policies are for clients, even where they are forced on the owner */
 	SetUserIdAndSecContext(owner, security | SECURITY_RESTRICTED_OPERATION |
 						   SECURITY_NOFORCE_RLS);
 	sweep_batch(pass, sweep_batch_size_setting, BATCH_DURATION,
-				breathe);
+				sweep_delay_point);
+	/* after an error, AbortTransaction() does this */
 	SetUserIdAndSecContext(user, security);
 }
 
 /* Sweep a batch, in a transaction of its own. */
-static VisitResult
+static WorkerResult
 sweep_in_transaction(SweepPass *pass)
 {
-	VisitResult result;
+	WorkerResult result;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	result = lock_objects();
-	if (result == VISIT_SWEPT)
+	if (result == WORKER_SWEPT)
 		sweep_as_owner(pass);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	/* at once, so that autovacuum hears of it */
 	pgstat_report_stat(true);
 	return result;
 }
 
-/* Put an error on record, and into the log if it is new. */
+/* Record an error, and log it unless it was logged before. */
 static void
 report_error(const char *message)
 {
@@ -245,10 +245,7 @@ report_error(const char *message)
 						database_name, message)));
 }
 
-/*
- * Put reclaim rows that were given up into the log: nobody else will ever say
- * that their storage is orphaned.
- */
+/* Log that rows of the reclaim queue were dropped: nobody frees that storage. */
 static void
 report_dropped(int64 dropped)
 {
@@ -259,7 +256,7 @@ report_dropped(int64 dropped)
 							   "vali_blob dropped %lld expired rows of the reclaim queue in database \"%s\"",
 							   (unsigned long) dropped,
 							   (long long) dropped, database_name),
-				 errdetail("They were older than \"vali_blob.reclaim_retention\", and their storage was not freed.")));
+				 errdetail("They were older than \"vali_blob.reclaim_retention\".  The storage that they named was not freed.")));
 }
 
 /*
@@ -267,22 +264,22 @@ report_dropped(int64 dropped)
  * database is.  Unless rows fail, that is never longer than its sweep_interval:
  * the next pass looks again at the sessions that were locked in this one.
  */
-static VisitResult
+static WorkerResult
 sweep_database(SweepPass *pass)
 {
-	int64		duration = Min(sweeper_visit_duration(),
+	int64		duration = Min(sweeper_run_duration(),
 							   sweep_interval_setting * INT64CONST(1000));
 
 	sweeper_begin_pass(pass);
-	spell_start = GetCurrentTimestamp();
+	slice_start = GetCurrentTimestamp();
 	while (!sweep_is_over(pass))
 	{
 		SweepCounts before = pass->done;
 		int64		failed_before = pass->failed;
-		VisitResult result = sweep_in_transaction(pass);
+		WorkerResult result = sweep_in_transaction(pass);
 		int64		limit;
 
-		if (result != VISIT_SWEPT)
+		if (result != WORKER_SWEPT)
 			return result;
 		sweeper_record_sweep(pass, &before);
 		report_dropped(pass->done.reclaims_dropped - before.reclaims_dropped);
@@ -292,29 +289,19 @@ sweep_database(SweepPass *pass)
 			Max(duration, MAX_FAILING_DURATION) : duration;
 		if (GetCurrentTimestamp() >=
 			TimestampTzPlusMilliseconds(pass->start, limit))
-			return VISIT_UNFINISHED;
-		breathe();
+			return WORKER_UNFINISHED;
+		sweep_delay_point();
 	}
-	return VISIT_SWEPT;
+	return WORKER_SWEPT;
 }
 
-/* A visit that was all failures is one, so that it is not repeated at once. */
-static VisitResult
-judge_visit(const SweepPass *pass, VisitResult result)
-{
-	bool		was_vain = pass->failed > 0 &&
-		pass->done.expired + pass->done.purged + pass->done.reclaims_dropped == 0;
-
-	return result == VISIT_UNFINISHED && was_vain ? VISIT_FAILED : result;
-}
-
-/* Visit the database; an error ends the visit, not the process. */
-static VisitResult
-visit_database(void)
+/* Sweep the database; an error ends the sweep, not the process. */
+static WorkerResult
+try_sweep_database(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	SweepPass  *pass = palloc0(sizeof(SweepPass));
-	volatile VisitResult result = VISIT_FAILED;
+	volatile WorkerResult result = WORKER_FAILED;
 
 	PG_TRY();
 	{
@@ -333,25 +320,30 @@ visit_database(void)
 	PG_END_TRY();
 	if (pass->failed > 0)
 		report_error(pass->error);
-	return judge_visit(pass, result);
+
+	/* if no row could be swept, let the launcher back off */
+	if (result == WORKER_UNFINISHED && pass->failed > 0 &&
+		pass->done.expired + pass->done.purged + pass->done.reclaims_dropped == 0)
+		return WORKER_FAILED;
+	return result;
 }
 
-/* The worker's life. */
+/* Main entry point of a worker process. */
 void
 vali_blob_worker_main(Datum arg)
 {
-	VisitResult result = VISIT_SWEPT;
+	WorkerResult result = WORKER_SWEPT;
 
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 
-	learn_about_database();
-	settle_session();
+	look_up_database();
+	override_settings();
 	debug_query_string = "vali_blob sweep";
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 	if (sweep_setting)
-		result = visit_database();
-	sweeper_end_visit(result, sweep_interval_setting);
+		result = try_sweep_database();
+	sweeper_end_run(result, sweep_interval_setting);
 	proc_exit(0);
 }

@@ -33,7 +33,7 @@ my @life = (
 	q{SELECT status FROM start_upload('dir/file', provider_data => '{"part": 1}', upload_id => 'v')},
 	q{SELECT status, abort_reason FROM abort_upload('v', 'reason')},
 	q{INSERT INTO upload_session (upload_id, path, expires_at, provider_data) VALUES ('w', 'file', '-infinity', '{"part": 2}')},
-	q{SELECT * FROM sweep_uploads()},
+	q{SELECT expired, purged, reclaims_dropped FROM sweep_uploads()},
 	q{SELECT upload_id, reason, attempts FROM claim_reclaims() ORDER BY upload_id},
 	q{SELECT fail_reclaim(id, 'no') FROM upload_reclaim},
 	q{SELECT finish_reclaim(id) FROM upload_reclaim},
@@ -150,7 +150,7 @@ $node->safe_psql(
 			FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 			WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
 				AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'vali_blob')
-				AND p.proname <> ALL ('{grant_upload_access,revoke_upload_access,start_sweeper,sweeper_status}')
+				AND p.proname <> ALL ('{grant_upload_access,revoke_upload_access,start_sweeper}')
 		LOOP
 			EXECUTE format('ALTER EXTENSION vali_blob DROP FUNCTION %s', f.oid::regprocedure);
 			EXECUTE format('DROP FUNCTION %s', f.oid::regprocedure);
@@ -158,7 +158,8 @@ $node->safe_psql(
 			EXECUTE replace(f.definition, '(' || f.arguments || ')', format('(%s)', concat_ws(', ',
 				(SELECT string_agg(CASE WHEN a ~ 'DEFAULT|^OUT ' THEN a ELSE a || ' DEFAULT NULL' END, ', ' ORDER BY a ~ '^OUT ', n)
 				 FROM regexp_split_to_table(f.arguments, ', (?=[a-zOU_]+ )') WITH ORDINALITY AS s (a, n)),
-				'more_flag boolean = false', 'more_number bigint = NULL', 'more_texts text[] = NULL')));
+				'more_flag boolean = false', 'more_number bigint = NULL', 'more_texts text[] = NULL',
+				CASE WHEN f.arguments ~ 'OUT ' THEN 'OUT more bigint' END)));
 			EXECUTE format('ALTER EXTENSION vali_blob ADD FUNCTION %I', f.proname);
 		END LOOP;
 	END $$;

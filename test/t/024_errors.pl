@@ -84,7 +84,7 @@ set_trigger('', 'NULL');
 await($node, 'postgres', q{status = 'expired' FROM upload_session WHERE upload_id = 'a3'});
 pass('the session expires when the reason is gone');
 
-one_fails('b', 'RETURN NULL', qr/^upload "b3": upload "b3" was not written$/);
+one_fails('b', 'RETURN NULL', qr/^upload "b3": could not write upload "b3"$/);
 one_fails('c', q{RAISE '%', repeat('ü', 200)}, qr/^upload "c3": (ü){50,}$/);
 is(sqlstate_of($node, q{SET client_encoding = latin1; SELECT sweep_uploads()}), '00000', 'an error is cut between two characters');
 my $holder = $node->background_psql('postgres');
@@ -141,7 +141,7 @@ foreach (1 .. 3)
 }
 is_deeply(
 	[ reports_since($log_end) ],
-	['database "other": table "upload_reclaim" of extension vali_blob is missing in schema public'],
+	['database "other": table "upload_reclaim" of extension "vali_blob" does not exist in schema "public"'],
 	'a database that fails is reported once');
 sweep_now($node, 'postgres');
 $node->safe_psql('other', 'ALTER TABLE renamed RENAME TO upload_reclaim');

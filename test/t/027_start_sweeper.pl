@@ -108,7 +108,7 @@ my $log_end = log_end($node);
 is($node->safe_psql('postgres', "SELECT pg_terminate_backend($launcher, 60000)"), 't', 'the launcher is terminated');
 is_deeply([ start_from_many(6) ], [ ('f SQLSTATE 00000 ') x 5, 't SQLSTATE 00000 ' ],
 	'start_sweeper() need not wait until it comes back');
-$node->wait_for_log(qr/the vali_blob launcher is running already/, $log_end);
+$node->wait_for_log(qr/vali_blob launcher is already running/, $log_end);
 is(launchers(), 1, 'there still is one');
 
 $launcher = launcher_pid();

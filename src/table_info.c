@@ -1,0 +1,284 @@
+/*-------------------------------------------------------------------------
+ *
+ * table_info.c
+ *		What is cached about upload_session for the fast path: whether it may
+ *		be used, where the columns are, the constraints.
+ *
+ * The fast path (store_direct.c) requires a plain table: what the executor
+ * would do with anything else, it does not do.  In particular, no code of a user
+ * may run between finding a row and writing it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/sysattr.h"
+#include "access/transam.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "row.h"
+#include "table_info.h"
+
+/* The table that was asked for last */
+static TableInfo cache;
+
+/* ---------- CHECK constraints ---------- */
+
+/* Can a function call others, which depend on the type of an argument? */
+static bool
+calls_support_functions(Form_pg_proc form)
+{
+	for (int i = 0; i < form->pronargs; i++)
+	{
+		Oid			type = form->proargtypes.values[i];
+
+		if (type == RECORDOID || type == RECORDARRAYOID ||
+			(IsPolymorphicType(type) && type != ANYENUMOID))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Is this anything but a plain built-in function?  True for user-defined
+ * functions, for built-in ones that can call support functions of a type, and
+ * for those whose privileges were changed (proacl is null by default).
+ */
+static bool
+is_unsafe_function(Oid function, void *context pg_attribute_unused())
+{
+	HeapTuple	tuple;
+	bool		is_unsafe;
+
+	if (function >= FirstNormalObjectId)
+		return true;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	is_unsafe = !heap_attisnull(tuple, Anum_pg_proc_proacl, NULL) ||
+		calls_support_functions((Form_pg_proc) GETSTRUCT(tuple));
+	ReleaseSysCache(tuple);
+	return is_unsafe;
+}
+
+/* Does an expression call an unsafe function? */
+static bool
+calls_unsafe_function(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	/* these call the constraints of a domain, and a type's operator class */
+	if (IsA(node, CoerceToDomain) || IsA(node, MinMaxExpr))
+		return true;
+	return check_functions_in_node(node, is_unsafe_function, context) ||
+		expression_tree_walker(node, calls_unsafe_function, context);
+}
+
+/*
+ * Return the attributes that an immutable CHECK constraint refers to, or NULL if
+ * it must be evaluated for every write.
+ */
+static Bitmapset *
+check_attributes(const ConstrCheck *check, Node *expr)
+{
+	Bitmapset  *attributes = NULL;
+
+	/* of a constraint that is NOT VALID existing rows may be in violation */
+	if (!check->ccvalid)
+		return NULL;
+	pull_varattnos(expr, 1, &attributes);
+	/* a whole-row reference */
+	if (bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, attributes))
+		return NULL;
+	return attributes;
+}
+
+/* Prepare the CHECK constraints; false if one could run the code of a user. */
+static bool
+prepare_checks(TableInfo *info, Relation rel)
+{
+	TupleConstr *constr = RelationGetDescr(rel)->constr;
+	int			count = constr == NULL ? 0 : constr->num_check;
+
+	info->checks = palloc(count * sizeof(CheckInfo));
+	info->check_count = 0;
+	info->econtext = CreateStandaloneExprContext();
+	for (int i = 0; i < count; i++)
+	{
+		CheckInfo  *check = &info->checks[info->check_count];
+		Expr	   *expr;
+
+		if (!CHECK_IS_ENFORCED(constr->check[i]))
+			continue;
+		expr = stringToNode(constr->check[i].ccbin);
+
+		/*
+		 * Built-in functions that run SQL given to them as text, such as
+		 * query_to_xml(), are not immutable.
+		 */
+		if (calls_unsafe_function((Node *) expr, NULL) ||
+			contain_mutable_functions((Node *) expr))
+			return false;
+		check->attributes = check_attributes(&constr->check[i], (Node *) expr);
+		check->expr = ExecInitExpr(expression_planner(expr), NULL);
+		info->check_count++;
+	}
+	return true;
+}
+
+/*
+ * Does a new row version satisfy the table's constraints?  A CHECK constraint on
+ * other columns than those that have changed still holds; so a chunk need not
+ * detoast large JSON documents to see that they are objects.
+ */
+bool
+satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
+					  ColumnSet changed)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	Bitmapset  *attributes = NULL;
+	bool		satisfied = true;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (slot->tts_isnull[i] && TupleDescAttr(desc, i)->attnotnull)
+			return false;
+	}
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		if ((changed & COLUMN_BIT(column)) != 0)
+			attributes = bms_add_member(attributes, info->map[column] + 1 -
+										FirstLowInvalidHeapAttributeNumber);
+	}
+	info->econtext->ecxt_scantuple = slot;
+	for (int i = 0; i < info->check_count && satisfied; i++)
+	{
+		const CheckInfo *check = &info->checks[i];
+
+		if (check->attributes == NULL || bms_overlap(check->attributes, attributes))
+			satisfied = ExecCheck(check->expr, info->econtext);
+	}
+	ResetExprContext(info->econtext);
+	bms_free(attributes);
+	return satisfied;
+}
+
+/* ---------- eligibility ---------- */
+
+/* Find the unique index on upload_id. */
+static Oid
+find_key_index(Relation rel, AttrNumber upload_id)
+{
+	Oid			result = InvalidOid;
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+
+		if (index->rd_rel->relam == BTREE_AM_OID &&
+			form->indisunique && form->indimmediate && form->indisvalid &&
+			form->indisready && form->indislive &&
+			form->indnatts == 1 && form->indkey.values[0] == upload_id &&
+			RelationGetIndexPredicate(index) == NIL)
+			result = RelationGetRelid(index);
+		index_close(index, NoLock);
+	}
+	return result;
+}
+
+/* Has a column that we write another type than the script gave it? */
+static bool
+has_other_types(const TableInfo *info, TupleDesc desc)
+{
+	ColumnSet	writable = column_set(COLUMN_WRITABLE);
+
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, info->map[column]);
+
+		if ((writable & COLUMN_BIT(column)) != 0 &&
+			(att->atttypid != column_type(column) || att->atttypmod != -1))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Fill in what is known about a table.  Returns why the fast path cannot be
+ * used, or NULL.
+ */
+static const char *
+examine_table(TableInfo *info, Relation rel)
+{
+	TupleConstr *constr = RelationGetDescr(rel)->constr;
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION ||
+		rel->rd_rel->relispartition || rel->rd_rel->relhassubclass)
+		return "Table \"upload_session\" is partitioned, is inherited, or is not a table.";
+	if (rel->rd_rel->relam != HEAP_TABLE_AM_OID)
+		return "The access method of table \"upload_session\" is not heap.";
+	if (rel->rd_rel->relrowsecurity)
+		return "Table \"upload_session\" has row-level security.";
+	if (rel->rd_rules != NULL)
+		return "Table \"upload_session\" has rules.";
+	if (rel->trigdesc != NULL)
+		return "Table \"upload_session\" has triggers.";
+	if (has_generated_columns(constr))
+		return "Table \"upload_session\" has generated columns.";
+	find_columns(RelationGetDescr(rel), info->map);
+	if (has_other_types(info, RelationGetDescr(rel)))
+		return "Columns of table \"upload_session\" have other types.";
+	info->key_index = find_key_index(rel, info->map[COLUMN_UPLOAD_ID] + 1);
+	if (!OidIsValid(info->key_index))
+		return "Table \"upload_session\" has no unique index on column \"upload_id\".";
+	if (!prepare_checks(info, rel))
+		return "A CHECK constraint of table \"upload_session\" calls a function that is not a plain built-in one.";
+	return NULL;
+}
+
+/* ---------- the cache ---------- */
+
+/*
+ * Return what is known about a table, which the caller has locked.  That is
+ * valid until the next call of this function, so do not keep it while the code
+ * of a user may run, which may call our functions.
+ */
+const TableInfo *
+table_info_get(Relation rel)
+{
+	uint64		valid_for = catalog_invalidations();
+	MemoryContext caller;
+
+	if (cache.valid_for == valid_for && cache.relid == RelationGetRelid(rel))
+		return &cache;
+
+	cache.valid_for = 0;		/* not valid if we fail */
+	if (cache.context == NULL)
+		cache.context = AllocSetContextCreate(TopMemoryContext,
+											  "vali_blob table",
+											  ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(cache.context);
+	caller = MemoryContextSwitchTo(cache.context);
+	cache.unsupported = examine_table(&cache, rel);
+	MemoryContextSwitchTo(caller);
+	cache.relid = RelationGetRelid(rel);
+	/* as of before we looked: an invalidation meanwhile must not be lost */
+	cache.valid_for = valid_for;
+	return &cache;
+}

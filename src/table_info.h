@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * table_info.h
+ *		What is cached about upload_session for the fast path.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VALI_BLOB_TABLE_INFO_H
+#define VALI_BLOB_TABLE_INFO_H
+
+#include "executor/tuptable.h"
+#include "nodes/bitmapset.h"
+#include "nodes/execnodes.h"
+#include "utils/relcache.h"
+
+#include "session.h"
+
+/* A CHECK constraint */
+typedef struct CheckInfo
+{
+	ExprState  *expr;
+	Bitmapset  *attributes;		/* what it depends on; NULL: anything */
+} CheckInfo;
+
+typedef struct TableInfo
+{
+	Oid			relid;
+	uint64		valid_for;		/* catalog_invalidations(); 0: for nothing */
+	MemoryContext context;		/* of what follows */
+	const char *unsupported;	/* why the fast path cannot be used, or NULL */
+	Oid			key_index;		/* the unique index on upload_id */
+	int			map[COLUMN_COUNT];	/* where the columns are */
+	CheckInfo  *checks;
+	int			check_count;
+	ExprContext *econtext;		/* to evaluate the checks in */
+} TableInfo;
+
+extern const TableInfo *table_info_get(Relation rel);
+extern bool satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
+								  ColumnSet changed);
+
+#endif							/* VALI_BLOB_TABLE_INFO_H */
