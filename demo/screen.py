@@ -20,9 +20,17 @@ def megabytes(count):
     return f"{count / 2**20:.1f}".removesuffix(".0") + " MB"
 
 
+def write(text):
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
 def say(line):
-    print(("\n" if Bar.is_open else "") + line, flush=True)
-    Bar.is_open = False
+    write(f"{Bar.rest}{line}\n")
+    Bar.rest = ""
 
 
 def title(text):
@@ -50,24 +58,26 @@ promise.kept = 0
 
 
 class Bar:
-    """Moves on a terminal; elsewhere a line for every tenth of the way."""
+    """Moves on a terminal; elsewhere a line for every tenth of the way, and for
+    where it stops."""
 
-    is_open = False
+    rest = ""  # to be written before anything else is
 
     def __init__(self, total):
         self.total = total
         self.tenths = None
 
     def show(self, done):
-        tenths = done * 10 // self.total
-        if not TERMINAL and tenths == self.tenths:
-            return
-        self.tenths = tenths
         filled = done * WIDTH // self.total
         line = (f"    {paint(36, '█' * filled)}{paint(2, '░' * (WIDTH - filled))}"
                 f" {megabytes(done):>8} of {megabytes(self.total)}")
+        tenths = done * 10 // self.total
         if TERMINAL:
-            print(f"\r{line}\033[K", end="", flush=True)
-            Bar.is_open = True
+            write(f"\r{line}\033[K")
+            Bar.rest = "\n"
+        elif tenths == self.tenths:
+            Bar.rest = f"{line}\n"
         else:
+            Bar.rest = ""
             say(line)
+        self.tenths = tenths
