@@ -318,14 +318,12 @@ class Benchmark:
 
 
 def parse_options():
-    parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
-    parser.add_argument("--quick", action="store_true",
-                        help="a smoke run: 2 rounds of a second, smaller tables")
-    parser.add_argument("--long", action="store_true", help="also a table of 10,000,000 sessions")
-    parser.add_argument("--rounds", type=int, help="rounds of all contestants (default: 7)")
-    parser.add_argument("--seconds", type=float, help="length of a contestant's round (default: 4)")
-    # bench/run takes this one itself.
-    parser.add_argument("--json", metavar="FILE", help="where to write the numbers, for bench/draw.py")
+    """bench/run explains and checks them."""
+    parser = argparse.ArgumentParser(prog="bench/run", add_help=False)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float)
     options = parser.parse_args()
     options.command = " ".join(["bench/run", *sys.argv[1:]])
     options.sessions = 20_000 if options.quick else 100_000
@@ -339,7 +337,11 @@ def main():
     folder = os.environ["TMPDIR"]
     with Postgres(folder) as postgres, Redis(folder, options.sessions) as redis:
         results = Benchmark(options, folder, postgres, redis).run()
-    report.print_report(results)
+    try:
+        report.print_report(results)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     # The file of --json, or /dev/null; both are open since before this was
     # another user's process.
     with open(3, "w") as file:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sourced by demo/run and test/run: a place where they can run.
+# Sourced by demo/run, test/run and bench/run: a place where they can run.
 #
 # enter_workplace installs the packages that are missing, copies this source
 # tree and PostgreSQL into a temporary folder, and runs the calling script
@@ -11,6 +11,10 @@
 # is (default: /var/tmp, which is on a disk).
 
 set -euo pipefail
+
+script=$(realpath "$0")
+checkout=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
+program=${script#"$checkout/"}
 
 # shellcheck disable=SC2034 # for the scripts that source this
 build_packages=(postgresql-@ postgresql-server-dev-@ make gcc libc6-dev)
@@ -24,14 +28,41 @@ enter_workplace() {
 		return
 	fi
 
-	local packages=()
+	local packages=() pg_config=${PG_CONFIG-}
 	while [[ $1 != -- ]]; do
 		packages+=("$1")
 		shift
 	done
+	trap 'exit 130' INT TERM HUP
+	check_tmpdir
+	[[ -z $pg_config ]] || check_pg_config
+	is_packaged || check_postgresql
 	install_packages "${packages[@]}"
+	: "${pg_config:=/usr/lib/postgresql/$(installed_major)/bin/pg_config}"
+	check_postgresql
 	make_workplace
 	run_in_workplace "${@:2}"
+}
+
+# help_on_workplace PACKAGE...
+# What --help says of all this
+help_on_workplace() {
+	local packages
+	packages=$(printf '  %s\n' "${@//@/N}")
+	cat <<-END
+
+		Environment:
+		  PG_CONFIG   the pg_config of the PostgreSQL to use; otherwise it is the
+		              distribution's, of the newest major version N installed
+		  TMPDIR      where the temporary folder is made; otherwise /var/tmp
+
+		All work is done in the temporary folder, on servers of its own, and the
+		folder is removed at the end.  An existing cluster is never touched.
+
+		Packages of these that are missing are installed first, as root or with sudo
+		(with PG_CONFIG not the distribution's, none of PostgreSQL):
+		$packages
+	END
 }
 
 # build_extension COMPILER
@@ -50,24 +81,72 @@ build_extension() {
 }
 
 fail() {
-	echo "${0##*/}: $*" >&2
+	echo "$program: $*" >&2
 	exit 1
+}
+
+usage_error() {
+	echo "$program: $*; see $program --help" >&2
+	exit 2
+}
+
+# --- what must be so ---------------------------------------------------------
+
+# A socket's path has 107 characters at most; its end is ours.
+check_tmpdir() {
+	tmpdir=$(realpath -m "${TMPDIR:-/var/tmp}")
+	[[ -d $tmpdir && -w $tmpdir ]] ||
+		fail "TMPDIR=$tmpdir is not a folder that can be written to"
+	check_path TMPDIR "$tmpdir"
+	((${#tmpdir} <= 58)) ||
+		fail "TMPDIR=$tmpdir is too long for the path of a server's socket"
+}
+
+check_path() {
+	[[ $2 != *[^[:alnum:]_./+,@=~-]* ]] ||
+		fail "$1: make cannot cope with a space or the like in a path: $2"
+}
+
+check_pg_config() {
+	command -v "$pg_config" >/dev/null ||
+		fail "PG_CONFIG=$pg_config: there is no such program"
+	[[ $("$pg_config" --version 2>/dev/null) == "PostgreSQL "[0-9]* ]] ||
+		fail "PG_CONFIG=$pg_config is not a pg_config of PostgreSQL"
+}
+
+check_postgresql() {
+	local bindir headers
+	bindir=$("$pg_config" --bindir)
+	headers=$("$pg_config" --includedir-server)
+	check_path PG_CONFIG "$bindir"
+	[[ -x $bindir/postgres ]] || fail "$pg_config: there is no server in $bindir"
+	[[ -e $headers/pg_config.h && -e $("$pg_config" --pgxs) ]] ||
+		fail "$pg_config: there are no server headers in $headers, or PGXS is missing"
 }
 
 # --- packages ---------------------------------------------------------------
 
 install_packages() {
-	local major missing
+	local major missing by_hand
 	major=$(installed_major)
 	[[ -n $(missing_packages "$major" "$@") ]] || return 0
 
-	as_root apt-get update --quiet=2 ||
-		echo "apt-get update failed; going on with the lists that are there" >&2
+	if ((EUID == 0)) || command -v sudo >/dev/null; then
+		echo "Packages are missing; updating the lists of packages" >&2
+		as_root apt-get update --quiet=2 ||
+			echo "apt-get update failed; going on with the lists that are there" >&2
+	fi
 	[[ -n $major ]] ||
 		major=$(apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-//p')
+	[[ -n $major ]] ||
+		fail "the lists of packages do not have postgresql; as root: apt-get update"
 	missing=$(missing_packages "$major" "$@" | paste -sd ' ')
-	echo "Installing $missing"
-	as_root bash -c "$(declare -f apt_install); apt_install $missing"
+	by_hand="as root: apt-get install --no-install-recommends $missing"
+	((EUID == 0)) || command -v sudo >/dev/null ||
+		fail "neither root nor sudo is there to install what is missing; $by_hand"
+	echo "Missing: $missing" >&2
+	as_root bash -c "$(declare -f apt_install apt_step apt_progress); apt_install $missing" ||
+		fail "what is missing could not be installed; $by_hand"
 }
 
 # The major version that PG_CONFIG names, or of the newest server installed.
@@ -116,54 +195,106 @@ headers_version() {
 	fi
 }
 
-# Runs as root.  Only adds: a server that is there already must not be upgraded,
-# for that restarts it.
+# Runs as root, with the two functions below.  Only adds: a server that is
+# there already must not be upgraded, for that restarts it.
 apt_install() {
 	set -euo pipefail
-	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-	local install=(apt-get install --quiet=2 --yes --no-install-recommends
+	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 LC_ALL=C
+	apt=(apt-get install --quiet=2 --yes --no-install-recommends
 		--no-upgrade --no-remove -o APT::Get::Upgrade-By-Source-Package=false
 		-o DPkg::Lock::Timeout=300)
-	if "${install[@]}" --simulate "$@" | grep -E '^Inst postgresql-[0-9]+ \['; then
+	local plan
+	plan=$("${apt[@]}" --simulate "$@")
+	if grep -E '^Inst postgresql-[0-9]+ \[' <<<"$plan"; then
 		echo "this would upgrade a PostgreSQL server; please install by hand: $*" >&2
 		exit 1
 	fi
+	echo "Installing $(grep -c '^Inst ' <<<"$plan") packages, these and what they need" >&2
+
 	no_cluster=/etc/postgresql-common/createcluster.d/vali_blob.conf
 	log=$(mktemp)
+	interrupted=
 	trap 'rm -f "$no_cluster" "$log"' EXIT
+	trap 'interrupted=yes' INT TERM HUP
+	trap '' PIPE # an end in the middle, because nobody reads, would be no better
 
 	# A new server's package makes a cluster and starts it, unless told not to.
-	{
-		"${install[@]}" postgresql-common &&
-			mkdir -p "${no_cluster%/*}" &&
-			echo "create_main_cluster = false" >"$no_cluster" &&
-			"${install[@]}" "$@"
-	} </dev/null >"$log" 2>&1 || {
+	if grep -q '^Inst postgresql-common ' <<<"$plan"; then
+		apt_step Downloading --download-only postgresql-common
+		apt_step Installing postgresql-common
+	fi
+	if [[ -d ${no_cluster%/*/*} ]]; then
+		mkdir -p "${no_cluster%/*}"
+		echo "create_main_cluster = false" >"$no_cluster"
+	fi
+	apt_step Downloading --download-only "$@"
+	apt_step Installing "$@"
+}
+
+# apt_step TITLE ARGUMENT...
+# Runs apt in a process group of its own, so that Ctrl-C does not go there.  A
+# download ends with it; dpkg does not, for that would leave packages half
+# configured, but nothing is begun after it.
+apt_step() {
+	local job status=0
+	echo "$1" >&2
+	set -m
+	({ "${apt[@]}" -o APT::Status-Fd=3 "${@:2}" 3>&1 >>"$log" 2>&1 &&
+		echo "status::100:done"; } </dev/null | apt_progress) &
+	set +m
+	job=$!
+	wait $job || status=$?
+	while kill -0 $job 2>/dev/null; do # interrupted
+		if [[ $1 == Downloading ]]; then
+			kill -s INT -- -$job || true
+		else
+			echo "Interrupted; apt finishes this step first" >&2
+		fi
+		wait $job || status=$?
+	done
+	[[ -z $interrupted ]] || exit 130
+	((status == 0)) || {
 		cat "$log" >&2
 		exit 1
 	}
 }
 
+# Shows what apt says of its progress: on a terminal a line that changes,
+# elsewhere a line for every tenth of the way.
+apt_progress() {
+	local kind percent what tenth
+	while IFS=: read -r kind _ percent what; do
+		percent=${percent%.*}
+		if [[ $kind != *status ]]; then
+			continue
+		elif [[ -t 2 ]]; then
+			printf '\r  %3d %%  %.60s\033[K' "$percent" "$what"
+		elif [[ ${tenth-} != $((percent / 10)) ]]; then
+			tenth=$((percent / 10))
+			printf '  %3d %%  %s\n' "$percent" "$what"
+		fi
+	done
+	[[ ! -t 2 ]] || echo
+} >&2
+
 as_root() {
+	local status=0
 	if ((EUID == 0)); then
-		"$@"
-	elif command -v sudo >/dev/null; then
-		sudo "$@"
+		"$@" || status=$?
 	else
-		fail "must be root, or have sudo, to install what is missing"
+		sudo "$@" || status=$?
 	fi
+	((status != 130)) || exit 130 # Ctrl-C, which sudo may keep to itself
+	return $status
 }
 
 # --- the workplace ----------------------------------------------------------
 
 make_workplace() {
-	local pg_config=${PG_CONFIG:-/usr/lib/postgresql/$(installed_major)/bin/pg_config}
 	local dir headers
 
-	checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
-	workplace=$(mktemp -d "${TMPDIR:-/var/tmp}/vali_blob.XXXXXX")
+	workplace=$(mktemp -d "$tmpdir/vali_blob.XXXXXX")
 	trap leave_workplace EXIT
-	trap 'exit 130' INT TERM HUP
 	mkdir "$workplace"/{source,home,tmp,root}
 	tar -C "$checkout" --exclude=./.git --exclude=./tmp_check -cf - . |
 		tar -C "$workplace/source" -xf -
@@ -186,14 +317,14 @@ make_workplace() {
 }
 
 run_in_workplace() {
-	local script as_user=()
-	script=$(realpath "$0")
+	local user=postgres as_user=()
 
 	if ((EUID == 0)); then
-		chown -R postgres: "$workplace"
-		as_user=(setpriv --reuid=postgres --regid=postgres --init-groups)
+		id "$user" >/dev/null 2>&1 || user=nobody
+		chown -R "$user": "$workplace"
+		as_user=(setpriv --reuid="$user" --regid="$(id -g $user)" --init-groups)
 		"${as_user[@]}" test -w "$workplace" ||
-			fail "the user postgres cannot enter ${workplace%/*}; choose another TMPDIR"
+			fail "the user $user cannot enter $tmpdir; choose another TMPDIR"
 	fi
 
 	set -m # so that Ctrl-C comes here only
