@@ -169,7 +169,7 @@ is_interrupted() {
 ends_quietly() {
 	mkdir "$TMPDIR/quiet"
 	says 0 $'\n=== regress\n---*auto' env TMPDIR="$TMPDIR/quiet" bash -c \
-		'test/run regress 2> >(grep -Ev "^(WARNING|HINT):" >&2) | head -n 3' &&
+		'test/run regress 2> >(grep -Ev "^(WARNING|DETAIL|HINT):" >&2) | head -n 3' &&
 		rmdir "$TMPDIR/quiet"
 }
 

@@ -29,7 +29,7 @@ sub run_example
 		'--dbname' => $node->connstr($dbname)
 	  ],
 	  '<' => \$sql, '>' => \$stdout, '2>' => \$stderr;
-	$stderr =~ s/^(WARNING|HINT): .*\n//mg;
+	$stderr =~ s/^(WARNING|DETAIL|HINT): .*\n//mg;
 	return normal($stdout . $stderr);
 }
 
