@@ -4,13 +4,15 @@ BEGIN;
 \ir lib/uploads.sql
 SELECT no_plan();
 
--- What a chunk does to a new upload in the given state.
+-- What a chunk does to a new upload in the given state.  A row is unchanged if
+-- nobody has written a new version of it, not even an equal one.
 CREATE FUNCTION pg_temp.try_chunk(state text, chunk_offset bigint, chunk_length bigint, final boolean,
 	OUT outcome text, OUT raised text, OUT bytes bigint, OUT ready boolean, OUT unchanged boolean, OUT truthful boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
 	my_id text := pg_temp.upload(state);
 	before upload_session := (SELECT s FROM upload_session s WHERE upload_id = my_id);
+	version tid := (SELECT ctid FROM upload_session WHERE upload_id = my_id);
 	after upload_session;
 	result chunk_result;
 BEGIN
@@ -19,7 +21,7 @@ BEGIN
 	outcome := result.outcome;
 	bytes := result.uploaded_bytes;
 	ready := result.ready;
-	unchanged := after IS NOT DISTINCT FROM before;
+	unchanged := after IS NOT DISTINCT FROM before AND version = (SELECT ctid FROM upload_session WHERE upload_id = my_id);
 	truthful := (result.uploaded_bytes, result.total_size, result.expires_at)
 		IS NOT DISTINCT FROM (after.uploaded_bytes, after.total_size, after.expires_at)
 		AND result.status = (SELECT g.status FROM get_upload(my_id) g);
@@ -41,6 +43,10 @@ INSERT INTO line (state, chunk_offset, chunk_length, final, outcome, raised, byt
 	('deferred', 40, 1000, false, 'advanced', NULL, 1040, false, 'no chunk is too large while the length is deferred'),
 	('deferred', 40, 1000, true, 'advanced', NULL, 1040, false, 'a final chunk ends a deferred length'),
 	('deferred', 40, 0, true, 'advanced', NULL, 40, false, 'an empty final chunk ends a deferred length where it is'),
+	('unsized', 0, 0, true, 'advanced', NULL, 0, false, '... also where no byte has come'),
+	('unsized', 0, 9223372036854775807, false, 'advanced', NULL, 9223372036854775807, false, 'a deferred length ends where bigint ends'),
+	('empty', 0, 0, false, 'advanced', NULL, 0, true, 'a size of 0 is a size: such an upload is ready without a byte'),
+	('empty', 0, 0, true, 'advanced', NULL, 0, false, '... and completed by an empty final chunk'),
 	-- aborted
 	('aborted', 40, 10, false, 'ended', 'VB003', 40, false, 'an aborted upload takes no chunk'),
 	('aborted', 0, 40, false, 'ended', 'VB003', 40, false, '... not even one that it has had'),
@@ -51,6 +57,8 @@ INSERT INTO line (state, chunk_offset, chunk_length, final, outcome, raised, byt
 	('overdue', 40, 10, false, 'expired', 'VB004', 40, false, 'an upload past its deadline takes no chunk, swept or not'),
 	('overdue', 0, 40, false, 'expired', 'VB004', 40, false, '... not even one that it has had'),
 	('overdue', 99, 999, false, 'expired', 'VB004', 40, false, '... and does not look at its offset'),
+	('pending due', 0, 10, false, 'expired', 'VB004', 0, false, '... nor does one that has had no chunk yet'),
+	('full due', 0, 100, false, 'expired', 'VB004', 100, false, '... nor one that has all its bytes, which is no longer ready'),
 	-- replayed
 	('live', 0, 40, false, 'replayed', NULL, 40, false, 'a chunk that is there already is replayed'),
 	('live', 30, 10, false, 'replayed', NULL, 40, false, '... also the last part of it'),
@@ -62,23 +70,31 @@ INSERT INTO line (state, chunk_offset, chunk_length, final, outcome, raised, byt
 	('complete', 0, 40, false, 'replayed', NULL, 100, false, '... and so is every other one'),
 	('complete', 100, 0, true, 'replayed', NULL, 100, false, '... the empty one at the end included'),
 	('complete', 40, 0, false, 'replayed', NULL, 100, false, '... and any other empty one'),
+	('complete due', 40, 60, true, 'replayed', NULL, 100, false, '... also past its retention, until it is purged'),
+	('live', 0, 1, false, 'replayed', NULL, 40, false, 'the first byte alone is replayed'),
 	-- complete
 	('complete', 100, 1, false, 'ended', 'VB003', 100, false, 'a complete upload takes no more bytes'),
 	('complete', 99, 2, false, 'ended', 'VB003', 100, false, '... nor some that it has had and some that it has not'),
 	('complete', 101, 0, false, 'ended', 'VB003', 100, false, '... nor an empty chunk beyond its end'),
+	('complete due', 100, 1, false, 'ended', 'VB003', 100, false, '... also past its retention: it has ended, and does not expire'),
+	('aborted due', 40, 1, false, 'ended', 'VB003', 40, false, 'an aborted upload does not expire, either'),
 	-- conflict
 	('pending', 1, 10, false, 'conflict', 'VB002', 0, false, 'a first chunk that does not begin at 0 is a conflict'),
 	('live', 41, 10, false, 'conflict', 'VB002', 40, false, 'a gap is a conflict'),
 	('live', 39, 10, false, 'conflict', 'VB002', 40, false, 'a partial overlap is a conflict'),
+	('live', 0, 41, false, 'conflict', 'VB002', 40, false, '... also one that begins at the beginning'),
 	('live', 39, 0, false, 'conflict', 'VB002', 40, false, 'an empty chunk before the confirmed offset is a conflict, no replay'),
 	('live', 41, 0, false, 'conflict', 'VB002', 40, false, 'an empty chunk behind it is a conflict'),
 	('live', 41, 60, false, 'conflict', 'VB002', 40, false, 'a gap is a conflict before the chunk is too large'),
 	('live', 41, 9, true, 'conflict', 'VB002', 40, false, 'a gap is a conflict before a final chunk is incomplete'),
 	('full', 99, 2, false, 'conflict', 'VB002', 100, true, 'a conflict reports that the upload is ready'),
+	('full', 101, 1, false, 'conflict', 'VB002', 100, true, '... also one beyond its end'),
 	-- too large
 	('live', 40, 61, false, 'too_large', 'VB005', 40, false, 'a byte more than total_size is too large'),
 	('live', 40, 61, true, 'too_large', 'VB005', 40, false, '... marked final or not'),
 	('full', 100, 1, false, 'too_large', 'VB005', 100, true, 'a full upload has no room, but is ready'),
+	('empty', 0, 1, false, 'too_large', 'VB005', 0, true, '... and so is one of 0 bytes'),
+	('live', 40, 9223372036854775767, false, 'too_large', 'VB005', 40, false, 'a chunk may end where bigint ends'),
 	-- incomplete
 	('live', 40, 59, true, 'incomplete', 'VB006', 40, false, 'a final chunk that ends before total_size is incomplete'),
 	('live', 40, 0, true, 'incomplete', 'VB006', 40, false, '... an empty one as well'),
@@ -99,8 +115,10 @@ SELECT is(r, ROW('not_found', NULL, NULL, NULL, false, NULL)::chunk_result, 'not
   FROM try_advance_upload('chunk-unknown', 0, 1) r;
 SELECT is(r, ROW('not_found', NULL, NULL, NULL, false, NULL)::chunk_result, 'not_found: the upload of another owner, and nothing is told of it')
   FROM try_advance_upload(pg_temp.upload('live'), 40, 1, owner => 'bob') r;
-SELECT is(r.outcome, 'not_found', 'not_found: comes before aborted')
-  FROM try_advance_upload(pg_temp.upload('aborted'), 40, 1, owner => 'bob') r;
+SELECT is(r.outcome, 'not_found', 'not_found: comes before ' || state)
+  FROM unnest(ARRAY['aborted', 'expired', 'overdue', 'complete']) AS state, LATERAL try_advance_upload(pg_temp.upload(state), 40, 1, owner => 'bob') r;
+SELECT is(r.outcome, 'not_found', 'not_found: ' || sentence)
+  FROM (VALUES ('', 'an empty id'), (repeat('x', 129), 'an id that is too long for any upload')) AS x (id, sentence), LATERAL try_advance_upload(id, 0, 1) r;
 SELECT is(r.outcome, 'advanced', 'the owner finds it') FROM try_advance_upload(pg_temp.upload('live'), 40, 1, owner => 'alice') r;
 SELECT is(r.outcome, 'advanced', 'and so does a caller who names no owner') FROM try_advance_upload(pg_temp.upload('live'), 40, 1) r;
 SELECT throws_ok($$ SELECT advance_upload('chunk-unknown', 0, 1) $$, 'VB001', NULL, 'advance_upload raises for an unknown upload');
@@ -158,6 +176,31 @@ SELECT is(s.provider_data, '{"multipart": "m", "part": {"a": 1}}', 'provider_dat
 SELECT is(s.provider_data, '{"part": 2}', '... a null removes its key') FROM pg_temp.advanced('live', 1, false, '{"multipart": null, "part": 2}') s;
 SELECT is(s.provider_data, '{"multipart": "m", "part": 2}', '... with a final chunk as well')
   FROM pg_temp.advanced('live', 60, true, '{"part": 2}') s;
+CREATE FUNCTION pg_temp.data_after(state text, chunk_offset bigint, chunk_length bigint) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	my_id text := pg_temp.upload(state);
+BEGIN
+	PERFORM try_advance_upload(my_id, chunk_offset, chunk_length, provider_data => '{"late": 1}');
+	RETURN (SELECT s.provider_data FROM upload_session s WHERE upload_id = my_id);
+END $$;
+SELECT is(pg_temp.data_after(state, chunk_offset, chunk_length), '{"multipart": "m"}', format('... but not with one that is %s', outcome))
+  FROM (VALUES ('live', 0, 40, 'replayed'), ('live', 50, 1, 'a conflict'), ('live', 40, 61, 'too large'), ('overdue', 40, 1, 'expired')
+	) AS x (state, chunk_offset, chunk_length, outcome);
+SELECT is((r.outcome, r.uploaded_bytes)::text, '(advanced,44)', 'arguments by position: advance_upload')
+  FROM advance_upload(pg_temp.upload('live'), 40, 4, false, '{"part": 1}', 'alice', true) r;
+SELECT is((r.outcome, r.status)::text, '(advanced,complete)', 'arguments by position: try_advance_upload')
+  FROM try_advance_upload(pg_temp.upload('live'), 40, 60, true, '{"part": 1}', 'alice', true) r;
+
+--
+-- Several chunks of one upload
+--
+SELECT pg_temp.upload('live') AS id \gset
+SELECT pg_stat_get_xact_tuples_updated('upload_session'::regclass) AS before \gset
+SELECT results_eq(
+	format('SELECT o, outcome::text, uploaded_bytes FROM unnest(ARRAY[40, 50, 60, 50, 80, 70]::bigint[]) AS o, LATERAL try_advance_upload(%L, o, 10)', :'id'),
+	$$ VALUES (40::bigint, 'advanced', 50::bigint), (50, 'advanced', 60), (60, 'advanced', 70), (50, 'replayed', 70), (80, 'conflict', 70), (70, 'advanced', 80) $$,
+	'each chunk of a statement is judged on what the one before it left');
+SELECT is(pg_stat_get_xact_tuples_updated('upload_session'::regclass) - :before, 4::bigint, '... and those that advance write one row version each, the others none');
 
 --
 -- Bad arguments raise, also from try_advance_upload, and change nothing
@@ -171,17 +214,35 @@ SELECT throws_ok(format('SELECT %s(%s)', name, replace(arguments, 'id', quote_li
 		('id, 0, NULL', '22004', 'a null length'),
 		('id, -1, 1', '22023', 'a negative offset'),
 		('id, 0, -1', '22023', 'a negative length'),
+		('id, 1, -1', '22023', '... also one that leads back to 0'),
+		('id, ''-9223372036854775808'', ''-9223372036854775808''', '22023', 'the most negative numbers'),
 		('id, 1, 9223372036854775807', '22003', 'an end beyond bigint'),
+		('id, 9223372036854775807, 1', '22003', '... by a byte'),
+		('id, 9223372036854775807, 9223372036854775807', '22003', '... by as much as can be'),
 		('id, 0, 1, false, ''[]''', '22023', 'provider_data that is no object'),
 		('id, 0, 1, false, ''null''', '22023', 'provider_data that is a JSON null')
 	) AS x (arguments, code, sentence);
 SELECT is((s.status, s.uploaded_bytes)::text, '(pending,0)', 'bad arguments change nothing') FROM get_upload(:'id') s;
 SELECT is((r.outcome, r.uploaded_bytes, r.ready)::text, '(advanced,9223372036854775807,t)', 'an upload may have as many bytes as bigint can count')
   FROM try_advance_upload(:'id', 0, 9223372036854775807) r;
+SELECT throws_ok(format('SELECT advance_upload(%L, 9223372036854775807, 1)', :'id'), '22003', NULL, '... and not one more');
+SELECT is((r.outcome, r.status)::text, '(advanced,complete)', '... and is completed by an empty final chunk')
+  FROM try_advance_upload(:'id', 9223372036854775807, 0, final => true) r;
 
 --
 -- Many chunks in one call
 --
+-- The lines of the table once more; a sweep expires what is overdue, so it comes first.
+CREATE TEMPORARY TABLE many AS
+	SELECT row_number() OVER (ORDER BY n) AS position, pg_temp.upload(state) AS id, l.*
+	  FROM (SELECT * FROM line WHERE NOT final ORDER BY state <> 'expired' OFFSET 0) l;
+SELECT is(format('%s, %s bytes, ready %s', r.outcome, r.uploaded_bytes, r.ready), format('%s, %s bytes, ready %s', l.outcome, l.bytes, l.ready),
+		format('advance_uploads: %s: %s', l.outcome, l.sentence))
+  FROM (SELECT array_agg(id ORDER BY position) AS ids, array_agg(chunk_offset ORDER BY position) AS offsets, array_agg(chunk_length ORDER BY position) AS lengths FROM many) a,
+	LATERAL advance_uploads(ids, offsets, lengths) WITH ORDINALITY r, many l
+ WHERE l.position = r.ordinality
+ ORDER BY l.position;
+
 SELECT results_eq(
 	$$ SELECT ordinality, outcome::text, uploaded_bytes
 	     FROM (SELECT ARRAY[pg_temp.upload('live'), pg_temp.upload('aborted'), pg_temp.upload('complete')] AS id OFFSET 0) u,
@@ -189,15 +250,38 @@ SELECT results_eq(
 	          WITH ORDINALITY $$,
 	$$ VALUES (1::bigint, 'advanced', 50::bigint), (2, 'ended', 40), (3, 'replayed', 100), (4, 'not_found', NULL),
 	          (5, 'advanced', 60), (6, 'ended', 40), (7, 'ended', 100) $$,
-	'advance_uploads judges each chunk as try_advance_upload does, and answers in argument order');
+	'advance_uploads answers in argument order, and judges each chunk on what the one before it left');
+SELECT is((r.outcome, r.uploaded_bytes, r.total_size, r.status, r.ready, r.expires_at)::text, '(not_found,,,,f,)', 'advance_uploads tells nothing of an unknown upload')
+  FROM advance_uploads(chunk_lengths => ARRAY[1], chunk_offsets => ARRAY[0], upload_ids => ARRAY['chunk-unknown']) r;
+-- 500 uploads, the last one first; the lengths are 0 to 11 of at most 10
+SELECT is((count(*), bool_and(r.uploaded_bytes = CASE lengths[r.ordinality] WHEN 11 THEN 0 ELSE lengths[r.ordinality] END),
+		count(*) FILTER (WHERE r.outcome = 'advanced'), count(*) FILTER (WHERE r.outcome = 'too_large'))::text,
+		'(500,t,459,41)', 'advance_uploads answers in argument order, however many there are')
+  FROM (SELECT array_agg((start_upload('test/many', 10, upload_id => 'chunk-many-' || i)).upload_id::text ORDER BY i DESC) AS ids,
+	       array_agg(0::bigint) AS offsets, array_agg(i % 12 ORDER BY i DESC) AS lengths FROM generate_series(1::bigint, 500) AS i) a,
+	LATERAL advance_uploads(ids, offsets, lengths) WITH ORDINALITY r;
+SELECT pg_temp.upload('live') AS id \gset
+SELECT pg_stat_get_xact_tuples_updated('upload_session'::regclass) AS before \gset
+SELECT is((count(*) FILTER (WHERE r.outcome = 'advanced'), max(r.uploaded_bytes))::text, '(3,70)', 'advance_uploads takes three chunks of one upload')
+  FROM advance_uploads(array_fill(:'id'::text, ARRAY[4]), ARRAY[40, 50, 99, 60], ARRAY[10, 10, 1, 10]) r;
+SELECT is(pg_stat_get_xact_tuples_updated('upload_session'::regclass) - :before, 1::bigint, '... and writes one row version for all of them');
 SELECT is_empty($$ SELECT advance_uploads('{}', '{}', '{}') $$, 'no chunks, no answers');
 SELECT throws_ok(format('SELECT advance_uploads(%s)', arguments), code, NULL, 'advance_uploads: ' || sentence)
   FROM (VALUES
 		('ARRAY[''a''], ARRAY[0, 1], ARRAY[1, 1]', '22023', 'arrays of different lengths'),
-		('NULL, ARRAY[0], ARRAY[1]', '22004', 'a null array'),
-		('ARRAY[NULL], ARRAY[0], ARRAY[1]', '22004', 'a null id'),
-		('ARRAY[''a''], ARRAY[NULL::bigint], ARRAY[1]', '22004', 'a null offset'),
-		('ARRAY[''a''], ARRAY[0], ARRAY[-1]', '22023', 'a negative length')
+		('ARRAY[''a''], ARRAY[0], ARRAY[1, 1]', '22023', '... the last one alone'),
+		('ARRAY[''a'', ''b''], ARRAY[0], ARRAY[1, 1]', '22023', '... the one in the middle'),
+		('ARRAY[''a''], ''{}'', ''{}''', '22023', '... empty ones'),
+		('ARRAY[[''a''], [''b'']], ARRAY[0, 0], ARRAY[1, 1]', '22023', 'an array of two dimensions'),
+		('NULL, ARRAY[0], ARRAY[1]', '22004', 'a null array of ids'),
+		('ARRAY[''a''], NULL, ARRAY[1]', '22004', 'a null array of offsets'),
+		('ARRAY[''a''], ARRAY[0], NULL', '22004', 'a null array of lengths'),
+		('ARRAY[''a'', NULL], ARRAY[0, 0], ARRAY[1, 1]', '22004', 'a null id, in any place'),
+		('ARRAY[''a'', ''b''], ARRAY[0, NULL], ARRAY[1, 1]', '22004', 'a null offset'),
+		('ARRAY[''a'', ''b''], ARRAY[0, 0], ARRAY[1, NULL]', '22004', 'a null length'),
+		('ARRAY[''a'', ''b''], ARRAY[0, -1], ARRAY[1, 1]', '22023', 'a negative offset'),
+		('ARRAY[''a'', ''b''], ARRAY[0, 0], ARRAY[1, -1]', '22023', 'a negative length'),
+		('ARRAY[''a'', ''b''], ARRAY[0, 9223372036854775807], ARRAY[1, 1]', '22003', 'an end beyond bigint')
 	) AS x (arguments, code, sentence);
 
 SELECT * FROM finish();
