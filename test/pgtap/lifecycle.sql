@@ -29,14 +29,19 @@ INSERT INTO line (call, state, answer, unchanged, sentence) VALUES
 	('complete_upload(%L)', 'pending', 'VB006', true, 'an upload without bytes cannot be completed'),
 	('complete_upload(%L)', 'live', 'VB006', true, 'nor can one with bytes missing'),
 	('complete_upload(%L)', 'deferred', 'VB006', true, 'nor one whose length is not known'),
+	('complete_upload(%L)', 'unsized', 'VB006', true, '... whether bytes have come or not'),
+	('complete_upload(%L)', 'empty', 'complete', false, 'an upload of 0 bytes is completed without any chunk'),
 	('complete_upload(%L)', 'full', 'complete', false, 'an upload with all its bytes is completed'),
 	('complete_upload(%L, ''{"etag": "e"}'')', 'full', 'complete', false, 'and may be given a result'),
 	('complete_upload(%L, ''[]'')', 'full', '22023', true, 'which is an object'),
+	('complete_upload(%L, ''null'')', 'full', '22023', true, 'and no JSON null'),
 	('complete_upload(%L)', 'complete', 'complete', true, 'once complete, it stays as it is'),
 	('complete_upload(%L, ''{"etag": "e"}'')', 'complete', 'complete', false, 'but takes a result, if it has none'),
 	('complete_upload(%L)', 'aborted', 'VB003', true, 'an aborted upload cannot be completed'),
 	('complete_upload(%L)', 'expired', 'VB004', true, 'nor can an expired one'),
 	('complete_upload(%L)', 'overdue', 'VB004', true, 'nor one past its deadline'),
+	('complete_upload(%L)', 'full due', 'VB004', true, 'not even with all its bytes'),
+	('complete_upload(%L)', 'complete due', 'complete', true, 'but a complete one stays so past its retention'),
 
 	('abort_upload(%L)', 'pending', 'aborted', false, 'an upload can be aborted before its first chunk'),
 	('abort_upload(%L)', 'live', 'aborted', false, 'and while it runs'),
@@ -46,10 +51,13 @@ INSERT INTO line (call, state, answer, unchanged, sentence) VALUES
 	('abort_upload(%L)', 'complete', 'VB003', true, 'a complete upload cannot be aborted'),
 	('abort_upload(%L)', 'expired', 'VB004', true, 'nor can an expired one'),
 	('abort_upload(%L)', 'overdue', 'VB004', true, 'nor one past its deadline'),
+	('abort_upload(%L)', 'pending due', 'VB004', true, 'whether a chunk has come or not'),
+	('abort_upload(%L)', 'aborted due', 'aborted', true, 'but an aborted one stays so past its retention'),
 
 	('declare_upload_size(%L, 50)', 'deferred', 'in_progress', false, 'a deferred length can be declared'),
 	('declare_upload_size(%L, 40)', 'deferred', 'in_progress', false, 'down to the bytes that are there'),
 	('declare_upload_size(%L, 39)', 'deferred', 'VB005', true, 'but not below them'),
+	('declare_upload_size(%L, 0)', 'unsized', 'pending', false, 'a file may turn out to be empty'),
 	('declare_upload_size(%L, 9223372036854775807)', 'deferred', 'in_progress', false, 'and up to all that bigint can count'),
 	('declare_upload_size(%L, -1)', 'deferred', '22023', true, 'a size is not negative'),
 	('declare_upload_size(%L, NULL)', 'deferred', '22004', true, 'nor null'),
@@ -66,8 +74,11 @@ INSERT INTO line (call, state, answer, unchanged, sentence) VALUES
 	('merge_upload_data(%L, ''{"a": 1}'')', 'pending', 'pending', false, 'data can be merged before the first chunk'),
 	('merge_upload_data(%L, ''{"a": 1}'')', 'live', 'in_progress', false, 'and while the upload runs'),
 	('merge_upload_data(%L, ''{"a": 1}'')', 'full', 'in_progress', false, 'and when all bytes are there'),
+	('merge_upload_data(%L, ''{"a": 1}'')', 'deferred', 'in_progress', false, 'and while its length is not known'),
 	('merge_upload_data(%L, ''[]'')', 'live', '22023', true, 'metadata is an object'),
+	('merge_upload_data(%L, ''null'')', 'live', '22023', true, 'and no JSON null'),
 	('merge_upload_data(%L, NULL, ''1'')', 'live', '22023', true, 'provider_data is an object'),
+	('merge_upload_data(%L, ''{"a": 1}'', ''"text"'')', 'live', '22023', true, 'and none is merged without the other'),
 	('merge_upload_data(%L, ''{"a": 1}'')', 'complete', 'VB003', true, 'a complete upload takes no more data'),
 	('merge_upload_data(%L, ''{"a": 1}'')', 'aborted', 'VB003', true, 'nor does an aborted one'),
 	('merge_upload_data(%L, ''{"a": 1}'')', 'expired', 'VB004', true, 'nor an expired one'),
@@ -75,13 +86,23 @@ INSERT INTO line (call, state, answer, unchanged, sentence) VALUES
 
 	('get_upload(%L)', 'pending', 'pending', true, 'a reader shows the status'),
 	('get_upload(%L)', 'complete', 'complete', true, 'also of an upload that has ended'),
-	('get_upload(%L)', 'overdue', 'expired', true, 'and shows one past its deadline as expired, without writing it');
+	('get_upload(%L)', 'aborted', 'aborted', true, 'in whatever way'),
+	('get_upload(%L)', 'expired', 'expired', true, 'that may have been'),
+	('get_upload(%L)', 'overdue', 'expired', true, 'and shows one past its deadline as expired, without writing it'),
+	('get_upload(%L)', 'pending due', 'expired', true, 'whether a chunk has come or not'),
+	('get_upload(%L)', 'complete due', 'complete', true, 'but one that is complete as complete');
 
 SELECT is(r.answer || CASE WHEN r.unchanged THEN ', row unchanged' ELSE ', row changed' END,
 		l.answer || CASE WHEN l.unchanged THEN ', row unchanged' ELSE ', row changed' END,
 		format('%s, %s: %s', format(replace(l.call, '%L', '...')), l.state, l.sentence))
   FROM line l, LATERAL pg_temp.try_call(l.state, l.call) r
  ORDER BY n;
+
+-- To another owner, an upload does not exist, whatever its state
+SELECT is(r.answer, 'VB001', format('%s, %s: not found by another owner', format(replace(call, '%L', '...')), state))
+  FROM unnest(ARRAY['complete_upload(%L, owner => ''bob'')', 'abort_upload(%L, owner => ''bob'')', 'declare_upload_size(%L, 100, ''bob'')',
+		'merge_upload_data(%L, owner => ''bob'')']) AS call,
+	unnest(ARRAY['complete', 'aborted', 'expired', 'overdue']) AS state, LATERAL pg_temp.try_call(state, call) r;
 
 -- Unknown, of another owner, null
 SELECT throws_ok(format('SELECT ' || call, id), code, NULL, format('%s: %s', replace(call, '%L', '...'), sentence))
@@ -100,18 +121,30 @@ SELECT pg_temp.upload('complete') AS completed_by_final \gset
 SELECT is(s.result, '{"etag": "e"}', 'an upload that was completed by a final chunk takes the first result that it is given')
 	FROM complete_upload(:'completed_by_final', '{"etag": "e"}') AS s;
 SELECT is(s.result, '{"etag": "e"}', 'and keeps it') FROM complete_upload(:'completed_by_final', '{"etag": "f"}') AS s;
+CREATE FUNCTION pg_temp.kept_until(state text, call text) RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE
+	my_id text := pg_temp.upload(state);
+BEGIN
+	UPDATE upload_session SET expires_at = now() + interval '1 hour' WHERE upload_id = my_id;
+	EXECUTE format('SELECT ' || call, my_id);
+	RETURN (SELECT expires_at FROM upload_session WHERE upload_id = my_id);
+END $$;
+SELECT is(pg_temp.kept_until('complete', 'complete_upload(%L, ''{"etag": "e"}'')'), now() + interval '1 hour', '... for no longer than without it');
 SELECT is(s.result, NULL, 'an upload may be complete without a result') FROM complete_upload(pg_temp.upload('full')) s;
 SELECT is(s.provider_data, '{"multipart": "m"}', 'a complete upload keeps its provider ids') FROM complete_upload(pg_temp.upload('full')) s;
-SELECT is(s.status, 'complete', 'an empty file is complete without any chunk')
-  FROM complete_upload((start_upload('test/empty', 0)).upload_id) s;
 
 SELECT is(s.abort_reason, 'cancelled', 'the reason of an abort is kept') FROM abort_upload(pg_temp.upload('live'), 'cancelled') s;
 SELECT is(abort_upload(u, 'again'), abort_upload(u, 'cancelled'), 'the first one') FROM pg_temp.upload('live') u;
 SELECT is((s.abort_reason, s.uploaded_bytes)::text, '(,40)', 'an abort needs no reason') FROM abort_upload(pg_temp.upload('live')) s;
+SELECT is(s.abort_reason, '', '... an empty one is one') FROM abort_upload(pg_temp.upload('live'), '') s;
 
 SELECT is((s.total_size, s.uploaded_bytes)::text, '(50,40)', 'a declared size is the total size') FROM declare_upload_size(pg_temp.upload('deferred'), 50) s;
 SELECT throws_ok(format('SELECT declare_upload_size(%L, 51), declare_upload_size(%1$L, 52)', pg_temp.upload('deferred')), 'VB007', NULL,
 	'declared once');
+SELECT is(r.outcome, 'too_large', 'a declared size counts for the next chunk')
+  FROM declare_upload_size(pg_temp.upload('deferred'), 50) s, LATERAL try_advance_upload(s.upload_id, 40, 11) r;
+SELECT is((s.status, r.outcome, r.ready)::text, '(in_progress,replayed,t)', 'an upload is ready, not complete, once its bytes are declared to be all')
+  FROM declare_upload_size(pg_temp.upload('deferred'), 40) s, LATERAL try_advance_upload(s.upload_id, 0, 40) r;
 
 SELECT is(s.metadata, '{"a": 1, "b": {"c": 2}}', 'metadata is merged')
   FROM pg_temp.upload('live') u, LATERAL merge_upload_data(u, '{"a": 1}') m, LATERAL merge_upload_data(m.upload_id, '{"b": {"c": 2}}') s;
@@ -126,6 +159,23 @@ SELECT is((s.metadata, s.provider_data)::text, ROW('{}'::jsonb, '{"part": 1}'::j
   FROM merge_upload_data(pg_temp.upload('live'), provider_data => '{"multipart": null, "part": 1}') s;
 SELECT is((s.metadata, s.provider_data)::text, ROW('{}'::jsonb, '{"multipart": "m"}'::jsonb)::text, 'nulls merge nothing')
   FROM merge_upload_data(pg_temp.upload('live')) s;
+
+-- Each change is noted
+CREATE FUNCTION pg_temp.updated_at_after(state text, call text) RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE
+	my_id text := pg_temp.upload(state);
+BEGIN
+	UPDATE upload_session SET updated_at = now() - interval '1 hour' WHERE upload_id = my_id;
+	EXECUTE format('SELECT ' || call, my_id);
+	RETURN (SELECT updated_at FROM upload_session WHERE upload_id = my_id);
+END $$;
+SELECT ok(u > now() AND u <= clock_timestamp(), format('%s, %s: updated_at is the wall clock', replace(call, '%L', '...'), state))
+  FROM (VALUES
+		('live', 'advance_upload(%L, 40, 1)'), ('live', 'advance_upload(%L, 40, 0)'), ('live', 'advance_upload(%L, 40, 60, true)'),
+		('live', 'advance_uploads(ARRAY[%L], ARRAY[40], ARRAY[1])'), ('deferred', 'declare_upload_size(%L, 100)'),
+		('live', 'merge_upload_data(%L, ''{"a": 1}'')'), ('full', 'complete_upload(%L)'), ('complete', 'complete_upload(%L, ''{"etag": "e"}'')'),
+		('live', 'abort_upload(%L)'), ('overdue', 'sweep_uploads()')
+	) AS x (state, call), LATERAL pg_temp.updated_at_after(state, call) u;
 
 --
 -- An ended session never becomes live again
