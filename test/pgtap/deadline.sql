@@ -25,12 +25,16 @@ SELECT is(s.ttl, '48 hours', 'an upload may be idle for 48 hours') FROM start_up
 SELECT pg_temp.is_in(s.expires_at, '51 hours', '... and has a sixteenth more at its start') FROM start_upload('test/ttl') s;
 SELECT is(s.ttl, '16 minutes', 'a caller may give another ttl') FROM start_upload('test/ttl', ttl => '16 minutes') s;
 SELECT pg_temp.is_in(s.expires_at, '17 minutes', '... which counts in the same way') FROM start_upload('test/ttl', ttl => '16 minutes') s;
-SELECT is((s.ttl, s.expires_at)::text, '(,)', 'a ttl of 0: it never expires') FROM start_upload('test/ttl', ttl => '0') s;
-SELECT throws_ok($$ SELECT start_upload('test/ttl', ttl => '-1 second') $$, '22023', NULL, 'a ttl is not negative');
+SELECT pg_temp.is_in(s.expires_at, '17 milliseconds', '... however short it is') FROM start_upload('test/ttl', ttl => '16 milliseconds') s;
+SELECT is((s.ttl, s.expires_at)::text, '(,)', format('a ttl of %s: it never expires', zero)) FROM unnest(ARRAY['0', '0 hours']) AS zero, LATERAL start_upload('test/ttl', ttl => zero::interval) s;
 SET LOCAL vali_blob.session_ttl = '16h';
-SELECT is(s.ttl, '16 hours', 'vali_blob.session_ttl is the ttl of those that give none') FROM start_upload('test/ttl') s;
+SELECT is(s.ttl, '16 hours', 'vali_blob.session_ttl is the ttl of those that give none') FROM start_upload('test/ttl', upload_id => 'deadline-kept') s;
+SELECT pg_temp.is_in(s.expires_at, '17 hours', '... with its sixteenth') FROM start_upload('test/ttl') s;
+SELECT is(s.ttl, '16 minutes', '... and of no others') FROM start_upload('test/ttl', ttl => '16 minutes') s;
 SET LOCAL vali_blob.session_ttl = -1;
 SELECT is((s.ttl, s.expires_at)::text, '(,)', '-1: they never expire') FROM start_upload('test/ttl') s;
+SELECT is(s.ttl, '16 minutes', '... the others do') FROM start_upload('test/ttl', ttl => '16 minutes') s;
+SELECT ok(r.expires_at > now() + interval '16 hours', '... and an upload keeps the ttl that it was started with') FROM advance_upload('deadline-kept', 0, 1) r;
 RESET vali_blob.session_ttl;
 
 --
@@ -44,12 +48,15 @@ SELECT pg_temp.is_in(r.expires_at, '17 hours', '... an empty chunk as well')
   FROM advance_upload(pg_temp.upload_with('1 minute'), 40, 0) r;
 SELECT is(r.expires_at, now() + interval '1 minute', '... but no replay') FROM advance_upload(pg_temp.upload_with('1 minute'), 0, 40) r;
 SELECT is(r.expires_at, now() + interval '1 minute', '... nor a refused chunk') FROM try_advance_upload(pg_temp.upload_with('1 minute'), 50, 1) r;
+SELECT is(s.expires_at, now() + interval '1 minute', '... nor the same size again') FROM declare_upload_size(pg_temp.upload_with('1 minute'), 100) s;
 SELECT pg_temp.is_in(r.expires_at, '17 hours', '... each chunk of advance_uploads as well')
   FROM (SELECT ARRAY[pg_temp.upload_with('1 minute')] AS ids OFFSET 0) u, LATERAL advance_uploads(ids, ARRAY[40], ARRAY[1]) r;
 SELECT pg_temp.is_in(s.expires_at, '17 hours', 'merged data moves it') FROM merge_upload_data(pg_temp.upload_with('1 minute'), '{"a": 1}') s;
 SELECT pg_temp.is_in(s.expires_at, '17 hours', 'a declared size moves it') FROM declare_upload_size(pg_temp.upload_with('1 minute', NULL), 100) s;
 SELECT is(r.expires_at, NULL, 'an upload that never expires goes on so')
   FROM (SELECT (start_upload('test/deadline', ttl => '0')).upload_id) u, LATERAL advance_upload(u.upload_id, 0, 1) r;
+SELECT pg_temp.is_in(r.expires_at, '48 hours', '... until it is complete, and then is kept as any other')
+  FROM (SELECT (start_upload('test/deadline', ttl => '0')).upload_id) u, LATERAL advance_upload(u.upload_id, 0, 1, final => true) r;
 
 --
 -- Past the deadline
@@ -68,6 +75,9 @@ SELECT is(status, 'in_progress', 'the row waits for the sweep') FROM upload_sess
 DELETE FROM upload_session;
 DELETE FROM upload_reclaim;
 SELECT is(s::text, '(0,0,0)', 'nothing to sweep') FROM sweep_uploads() s;
+SELECT start_upload('test/for-ever', ttl => '0') AS row, start_upload('test/for-ever', ttl => '0', upload_id => 'deadline-live') AS live, advance_upload('deadline-live', 0, 1) AS chunk \gset
+SELECT is(s::text, '(0,0,0)', 'what never expires is not swept') FROM sweep_uploads() s;
+DELETE FROM upload_session;
 CREATE TEMPORARY TABLE swept AS
 	SELECT state, due, pg_temp.upload(state) AS upload
 	  FROM unnest(ARRAY['pending', 'live', 'full', 'deferred', 'complete', 'aborted']) AS state, unnest(ARRAY[true, false]) AS due;
@@ -78,7 +88,12 @@ SELECT is(s.status, 'expired', state || ' and due: expired') FROM swept LEFT JOI
 SELECT is(s.upload_id, NULL, state || ' and due: purged') FROM swept LEFT JOIN upload_session s ON upload_id = upload
  WHERE due AND state IN ('complete', 'aborted');
 SELECT ok(s.status <> 'expired', state || ' and not due: left alone') FROM swept LEFT JOIN upload_session s ON upload_id = upload WHERE NOT due;
+SELECT is((s.uploaded_bytes, s.total_size)::text, (SELECT (u.uploaded_bytes, u.total_size)::text FROM swept t JOIN upload_session u ON u.upload_id = t.upload WHERE t.state = swept.state AND NOT t.due),
+		state || ' and due: keeps what is known of it')
+  FROM swept JOIN upload_session s ON s.upload_id = upload WHERE due;
 SELECT is(s::text, '(0,0,0)', 'a second sweep finds nothing') FROM sweep_uploads() s;
+SELECT is(string_agg(reason || ' ' || count, ', ' ORDER BY reason), 'aborted 2, expired 4', 'what they left is queued, once; a purge queues nothing')
+  FROM (SELECT reason, count(*) FROM upload_reclaim GROUP BY reason) r;
 
 UPDATE upload_session SET expires_at = now() - interval '1 second';
 SELECT is(s::text, '(3,0,0)', 'a batch is as large as its caller says, and expires first') FROM sweep_uploads(3) s;
@@ -87,7 +102,24 @@ SET LOCAL vali_blob.sweep_batch_size = 1;
 SELECT is(s::text, '(0,1,0)', '... else vali_blob.sweep_batch_size') FROM sweep_uploads() s;
 RESET vali_blob.sweep_batch_size;
 SELECT is(s::text, '(0,1,0)', '... until nothing is left') FROM sweep_uploads(NULL) s;
-SELECT throws_ok('SELECT sweep_uploads(0)', '22023', NULL, 'a batch has a row at least');
+SELECT throws_ok(format('SELECT sweep_uploads(%s)', max_rows), '22023', NULL, format('a batch of %s: has a row at least', max_rows)) FROM unnest(ARRAY[0, -1]) AS max_rows;
+SELECT is(count(*), 10::bigint, 'the purge leaves the reclaim queue alone: all that ten uploads have left is there') FROM upload_reclaim;
+DELETE FROM upload_session;
+
+-- A row that cannot be swept does not keep the others from it.
+CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
+CREATE TRIGGER refuse BEFORE UPDATE ON upload_session FOR EACH ROW WHEN (OLD.path = 'test/refused') EXECUTE FUNCTION pg_temp.refuse();
+SELECT start_upload('test/swept', upload_id => 'deadline-1') AS a, start_upload('test/refused', upload_id => 'deadline-2') AS b, start_upload('test/swept', upload_id => 'deadline-3') AS c \gset
+UPDATE upload_session SET expires_at = now() - interval '1 second' WHERE path = 'test/swept';
+ALTER TABLE upload_session DISABLE TRIGGER refuse;
+UPDATE upload_session SET expires_at = now() - interval '2 seconds' WHERE path = 'test/refused';
+ALTER TABLE upload_session ENABLE TRIGGER refuse;
+SET LOCAL client_min_messages = error;
+SELECT is(s::text, '(2,0,0)', 'a sweep goes on after a row that a trigger refuses') FROM sweep_uploads() s;
+SET LOCAL client_min_messages = warning;
+SELECT results_eq($$ SELECT upload_id::text COLLATE "default", status::text FROM upload_session ORDER BY id $$,
+	$$ VALUES ('deadline-1', 'expired'), ('deadline-2', 'pending'), ('deadline-3', 'expired') $$, '... and leaves that one as it is');
+DROP TRIGGER refuse ON upload_session;
 DELETE FROM upload_session;
 
 --
@@ -110,6 +142,9 @@ SELECT pg_temp.is_in(pg_temp.ended(how), '48 hours', how || ': the ended upload 
 SET LOCAL vali_blob.retention = '90min';
 SELECT pg_temp.is_in(pg_temp.ended(how), '90 minutes', how || ': ... for vali_blob.retention')
   FROM unnest(ARRAY['complete_upload', 'final', 'abort_upload', 'sweep_uploads']) AS how;
+SELECT pg_temp.upload('complete') AS id \gset
+SET LOCAL vali_blob.retention = '30 d';
+SELECT ok(expires_at < now() + interval '91 minutes', '... as it is when the upload ends, and not later') FROM complete_upload(:'id', '{"etag": "e"}');
 SET LOCAL vali_blob.retention = -1;
 SELECT is(pg_temp.ended(how), NULL, how || ': ... -1: for ever')
   FROM unnest(ARRAY['complete_upload', 'final', 'abort_upload', 'sweep_uploads']) AS how;

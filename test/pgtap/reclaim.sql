@@ -36,9 +36,17 @@ SELECT is(pg_temp.queued_by(state, call), reason, format('%s, %s: %s', replace(c
 		('pending', 'abort_upload(%L)', 'aborted'),
 		('live', 'abort_upload(%L)', 'aborted'),
 		('full', 'abort_upload(%L)', 'aborted'),
+		('pending due', 'sweep_uploads()', 'expired'),
 		('overdue', 'sweep_uploads()', 'expired'),
 		('live', 'delete_upload(%L)', 'aborted'),
 		('overdue', 'delete_upload(%L)', 'expired'),
+		('pending', 'delete_upload(%L)', 'aborted'),
+		('full', 'delete_upload(%L)', 'aborted'),
+		('pending due', 'delete_upload(%L)', 'expired'),
+		('live', 'sweep_uploads()', NULL),
+		('complete due', 'sweep_uploads()', NULL),
+		('aborted due', 'sweep_uploads()', NULL),
+		('aborted', 'abort_upload(%L)', NULL),
 		('full', 'complete_upload(%L)', NULL),
 		('live', 'advance_upload(%L, 40, 60, true)', NULL),
 		('complete', 'delete_upload(%L)', NULL),
@@ -80,9 +88,19 @@ SELECT results_eq('SELECT upload_id::text COLLATE "default" FROM claim_reclaims(
 SELECT ok(bool_and(claimed_until BETWEEN now() + interval '1 hour' AND clock_timestamp() + interval '1 hour'), '... for as long as the caller says')
   FROM upload_reclaim WHERE upload_id IN ('reclaim-2', 'reclaim-4');
 SELECT ok(bool_and(attempts = 0), 'a claim is no attempt') FROM upload_reclaim;
+INSERT INTO upload_reclaim (upload_id, path, provider_data, reason) VALUES ('reclaim-6', 'test/reclaim', '{}', 'aborted');
+UPDATE upload_reclaim SET claimed_until = now() - CASE upload_id WHEN 'reclaim-1' THEN interval '1 minute' ELSE interval '2 minutes' END
+ WHERE upload_id IN ('reclaim-1', 'reclaim-3');
+SELECT results_eq('SELECT upload_id::text COLLATE "default" FROM unnest(ARRAY[1, 1, 1]) AS n, LATERAL claim_reclaims(n)', ARRAY['reclaim-6', 'reclaim-3', 'reclaim-1'],
+	'what nobody has claimed yet comes first, then what was due first');
+DELETE FROM upload_reclaim WHERE upload_id = 'reclaim-6';
+UPDATE upload_reclaim SET claimed_until = NULL WHERE upload_id = 'reclaim-1';
+SELECT c AS claimed FROM claim_reclaims(lease => '1 microsecond', max_rows => 2147483647) c \gset
+SELECT is(r::text, :'claimed', 'what is returned is what is stored') FROM upload_reclaim r WHERE upload_id = 'reclaim-1';
 SELECT throws_ok(format('SELECT claim_reclaims(%s)', arguments), code, NULL, 'claim_reclaims: ' || sentence)
   FROM (VALUES ('0', '22023', 'no rows'), ('-1', '22023', 'less than none'), ('NULL', '22004', 'null rows'), ('1, ''0''', '22023', 'no lease'),
-		('1, ''-1 second''', '22023', 'a lease in the past'), ('1, NULL', '22004', 'a null lease')) AS x (arguments, code, sentence);
+		('1, ''-1 second''', '22023', 'a lease in the past'), ('1, ''1 day -25 hours''', '22023', '... however it is written'),
+		('1, ''300000 years''', '22023', 'a lease that leads out of the calendar'), ('1, NULL', '22004', 'a null lease')) AS x (arguments, code, sentence);
 
 --
 -- Finished
@@ -92,6 +110,7 @@ SELECT ok(finish_reclaim(:id), 'a row is finished');
 SELECT is(count(*), 0::bigint, '... and gone') FROM upload_reclaim WHERE upload_id = 'reclaim-1';
 SELECT ok(NOT finish_reclaim(:id), '... once');
 SELECT ok(NOT fail_reclaim(:id, 'too late'), '... and cannot fail any more');
+SELECT ok(NOT finish_reclaim(unknown), format('there is no row %s', unknown)) FROM unnest(ARRAY[0, -1, 9223372036854775807]) AS unknown;
 
 --
 -- Failed
@@ -107,6 +126,10 @@ SELECT id FROM upload_reclaim WHERE upload_id = 'reclaim-2' \gset
 SELECT is(pg_temp.delay_after_failure(:id, 'failure ' || n), seconds, format('failure %s: back in the queue after %s seconds', n, seconds))
   FROM unnest(ARRAY[15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600]) WITH ORDINALITY AS x (seconds, n);
 SELECT is((attempts, last_error)::text, '(10,"failure 10")', 'attempts are counted, the last error is kept') FROM upload_reclaim WHERE id = :id;
+SELECT is_empty($$ SELECT FROM claim_reclaims() WHERE upload_id = 'reclaim-2' $$, 'it is not handed out before the delay is over');
+UPDATE upload_reclaim SET attempts = 100000 WHERE id = :id;
+SELECT is(pg_temp.delay_after_failure(:id, 'hopeless'), 3600, 'an hour is the longest delay, however often it fails');
+UPDATE upload_reclaim SET attempts = 10, last_error = 'failure 10' WHERE id = :id;
 UPDATE upload_reclaim SET claimed_until = now() - interval '1 second' WHERE id = :id;
 SELECT is((c.upload_id, c.attempts, c.last_error)::text, '(reclaim-2,10,"failure 10")', 'who claims it next is told') FROM claim_reclaims() c;
 SELECT ok(finish_reclaim(:id), 'and may still finish it');
@@ -125,6 +148,12 @@ SELECT is(count(*), 3::bigint, 'all are kept') FROM upload_reclaim;
 RESET vali_blob.reclaim_retention;
 SELECT is(s.reclaims_dropped, 2::bigint, 'a sweep says how many rows it drops') FROM sweep_uploads() AS s;
 SELECT is(string_agg(upload_id, ', ' ORDER BY id), 'reclaim-5', 'else the sweep gives up on them after 30 days, also on those that keep failing') FROM upload_reclaim;
+SET LOCAL vali_blob.reclaim_retention = '28d';
+SELECT is(s.reclaims_dropped, 1::bigint, 'vali_blob.reclaim_retention is when it gives up') FROM sweep_uploads() AS s;
+SELECT abort_upload((start_upload('test/reclaim', provider_data => '{"a": 1}')).upload_id) AS row \gset
+SELECT is(s.reclaims_dropped, 0::bigint, '... no earlier') FROM sweep_uploads() AS s;
+SET LOCAL vali_blob.reclaim_retention = 0;
+SELECT is(s.reclaims_dropped, 1::bigint, '... 0: with the next sweep') FROM sweep_uploads() AS s;
 
 SELECT * FROM finish();
 ROLLBACK;
