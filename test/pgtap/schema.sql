@@ -7,6 +7,14 @@ CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS vali_blob;
 SELECT no_plan();
 
+CREATE FUNCTION pg_temp.raised(statement text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE statement;
+	RETURN 'none';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END $$;
+
 -- The objects of the extension
 CREATE TEMPORARY VIEW member AS
 	SELECT d.classid, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid) AS name
@@ -142,6 +150,19 @@ SELECT throws_ok(format('SELECT pg_temp.insert_session_with(%L)', change), code,
 		('23514', '{"upload_id": "schema-6", "result": 1}', 'result is an object'),
 		('23502', '{"upload_id": "schema-6", "path": null}', 'path is given')
 	) AS x (code, change, sentence);
+
+CREATE FUNCTION pg_temp.insert_reclaim(reason upload_status, attempts integer) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO upload_reclaim (upload_id, path, provider_data, reason, attempts) VALUES ('schema-check', 'schema/check', '{}', reason, attempts)
+$$;
+SELECT is(reason || ', ' || pg_temp.raised(format('SELECT pg_temp.insert_reclaim(%L, 0)', reason)), reason || ', ' || code, sentence)
+  FROM (VALUES
+		('aborted', 'none', 'what an aborted upload left is queued'),
+		('expired', 'none', '... or an expired one'),
+		('complete', '23514', '... but not a complete one'),
+		('pending', '23514', '... nor a live one'),
+		('in_progress', '23514', '... whether it has bytes or not')
+	) AS x (reason, code, sentence);
+SELECT throws_ok($$ SELECT pg_temp.insert_reclaim('aborted', -1) $$, '23514', NULL, 'attempts are not negative');
 
 --
 -- Indexes
