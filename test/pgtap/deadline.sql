@@ -98,10 +98,12 @@ SELECT is(string_agg(reason || ' ' || count, ', ' ORDER BY reason), 'aborted 2, 
 UPDATE upload_session SET expires_at = now() - interval '1 second';
 SELECT is(s::text, '(3,0,0)', 'a batch is as large as its caller says, and expires first') FROM sweep_uploads(3) s;
 SELECT is(s::text, '(1,4,0)', '... then it purges') FROM sweep_uploads(max_rows => 5) s;
+SET LOCAL vali_blob.sweep = off;
 SET LOCAL vali_blob.sweep_batch_size = 1;
 SELECT is(s::text, '(0,1,0)', '... else vali_blob.sweep_batch_size') FROM sweep_uploads() s;
 RESET vali_blob.sweep_batch_size;
-SELECT is(s::text, '(0,1,0)', '... until nothing is left') FROM sweep_uploads(NULL) s;
+SELECT is(s::text, '(0,1,0)', '... until nothing is left, also where the worker does not sweep') FROM sweep_uploads(NULL) s;
+RESET vali_blob.sweep;
 SELECT throws_ok(format('SELECT sweep_uploads(%s)', max_rows), '22023', NULL, format('a batch of %s: has a row at least', max_rows)) FROM unnest(ARRAY[0, -1]) AS max_rows;
 SELECT is(count(*), 10::bigint, 'the purge leaves the reclaim queue alone: all that ten uploads have left is there') FROM upload_reclaim;
 DELETE FROM upload_session;
