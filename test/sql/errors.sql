@@ -1,19 +1,22 @@
--- Every error with its SQLSTATE, message, detail and hint: the message names
--- the upload and the values, the detail of VB002 and VB005 is a JSON object.
-\pset null (null)
+-- Every error with its SQLSTATE, message, detail and hint, under the call that
+-- raises it: the message names the upload and the values, the detail of VB002 and
+-- VB005 is a JSON object.
 \pset format unaligned
-\x on
+\pset tuples_only on
 BEGIN;
 
--- What a statement raises, as a program sees it.
-CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT detail text, OUT hint text)
+-- What a call raises, as a program sees it.
+CREATE FUNCTION pg_temp.raised(call text, OUT code text, OUT message text, OUT detail text, OUT hint text)
 LANGUAGE plpgsql AS $$
 BEGIN
-	EXECUTE statement;
+	EXECUTE 'SELECT ' || call;
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
 		detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
 END $$;
+CREATE FUNCTION pg_temp.refused(call text) RETURNS text LANGUAGE sql AS $$
+	SELECT concat(code, ': ', message, E'\nDETAIL: ' || nullif(detail, ''), E'\nHINT: ' || nullif(hint, '')) FROM pg_temp.raised(call)
+$$;
 
 SELECT count(start_upload('errors/' || id, 100, provider_data => '{"multipart": "m"}', owner => 'alice', upload_id => 'errors-' || id))
   FROM unnest(ARRAY['live', 'full', 'complete', 'aborted', 'expired', 'stale']) AS id;
@@ -27,124 +30,114 @@ SELECT expired FROM sweep_uploads();
 UPDATE upload_session SET expires_at = '2020-02-02 20:20:20+00' WHERE upload_id IN ('errors-stale', 'errors-expired');
 
 -- VB001: not found, by an unknown id or with another owner; the two cannot be told apart.
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-unknown', 0, 1) $$);
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-live', 40, 1, owner => 'bob') $$);
-SELECT * FROM pg_temp.refused($$ SELECT declare_upload_size('errors-unknown', 1) $$);
-SELECT * FROM pg_temp.refused($$ SELECT merge_upload_data('errors-unknown', '{}') $$);
-SELECT * FROM pg_temp.refused($$ SELECT complete_upload('errors-unknown') $$);
-SELECT * FROM pg_temp.refused($$ SELECT abort_upload('errors-unknown') $$);
-SELECT * FROM pg_temp.refused($$ SELECT abort_upload('errors-live', owner => 'bob') $$);
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('', 0, 1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-unknown', 0, 1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 40, 1, owner => 'bob') $$);
+SELECT pg_temp.refused($$ declare_upload_size('errors-unknown', 1) $$);
+SELECT pg_temp.refused($$ merge_upload_data('errors-unknown', '{}') $$);
+SELECT pg_temp.refused($$ complete_upload('errors-unknown') $$);
+SELECT pg_temp.refused($$ abort_upload('errors-unknown') $$);
+SELECT pg_temp.refused($$ abort_upload('errors-live', owner => 'bob') $$);
+SELECT pg_temp.refused($$ advance_upload('', 0, 1) $$);
 
 -- VB002: a gap, an overlap.
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-live', 50, 10) $$);
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-live', 30, 20) $$);
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-deferred', 9223372036854775807, 0) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 50, 10) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 30, 20) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-deferred', 9223372036854775807, 0) $$);
 
 -- VB003: aborted, complete.
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-aborted', 40, 1) $$);
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-complete', 100, 1) $$);
-SELECT * FROM pg_temp.refused($$ SELECT declare_upload_size('errors-aborted', 100) $$);
-SELECT * FROM pg_temp.refused($$ SELECT merge_upload_data('errors-complete', '{}') $$);
-SELECT * FROM pg_temp.refused($$ SELECT complete_upload('errors-aborted') $$);
-SELECT * FROM pg_temp.refused($$ SELECT abort_upload('errors-complete') $$);
+SELECT pg_temp.refused($$ advance_upload('errors-aborted', 40, 1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-complete', 100, 1) $$);
+SELECT pg_temp.refused($$ declare_upload_size('errors-aborted', 100) $$);
+SELECT pg_temp.refused($$ merge_upload_data('errors-complete', '{}') $$);
+SELECT pg_temp.refused($$ complete_upload('errors-aborted') $$);
+SELECT pg_temp.refused($$ abort_upload('errors-complete') $$);
 
 -- VB004: expired, swept or not.
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-expired', 40, 1) $$);
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-stale', 40, 1) $$);
-SELECT * FROM pg_temp.refused($$ SELECT declare_upload_size('errors-stale', 100) $$);
-SELECT * FROM pg_temp.refused($$ SELECT merge_upload_data('errors-expired', '{}') $$);
-SELECT * FROM pg_temp.refused($$ SELECT complete_upload('errors-stale') $$);
-SELECT * FROM pg_temp.refused($$ SELECT abort_upload('errors-expired') $$);
+SELECT pg_temp.refused($$ advance_upload('errors-expired', 40, 1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-stale', 40, 1) $$);
+SELECT pg_temp.refused($$ declare_upload_size('errors-stale', 100) $$);
+SELECT pg_temp.refused($$ merge_upload_data('errors-expired', '{}') $$);
+SELECT pg_temp.refused($$ complete_upload('errors-stale') $$);
+SELECT pg_temp.refused($$ abort_upload('errors-expired') $$);
 
 -- VB005: past the declared size, or a size below what is there.
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-live', 40, 61) $$);
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-live', 40, 9223372036854775767) $$);
-SELECT * FROM pg_temp.refused($$ SELECT declare_upload_size('errors-deferred', 39) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 40, 61) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 40, 9223372036854775767) $$);
+SELECT pg_temp.refused($$ declare_upload_size('errors-deferred', 39) $$);
 
 -- VB006: a final chunk that is not, a completion before the end.
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-live', 40, 59, final => true) $$);
-SELECT * FROM pg_temp.refused($$ SELECT complete_upload('errors-live') $$);
-SELECT * FROM pg_temp.refused($$ SELECT complete_upload('errors-deferred') $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 40, 59, final => true) $$);
+SELECT pg_temp.refused($$ complete_upload('errors-live') $$);
+SELECT pg_temp.refused($$ complete_upload('errors-deferred') $$);
 
 -- VB007: a second, different size.
-SELECT * FROM pg_temp.refused($$ SELECT declare_upload_size('errors-live', 101) $$);
-
--- The details are for programs to read.
-SELECT code, detail::jsonb ->> 'expected_offset' AS expected_offset, detail::jsonb ->> 'provided_offset' AS provided_offset,
-       (SELECT array_agg(key ORDER BY key) FROM jsonb_object_keys(detail::jsonb) AS key) AS keys
-  FROM pg_temp.refused($$ SELECT advance_upload('errors-live', 50, 10) $$);
-SELECT code, detail::jsonb ->> 'total_size' AS total_size, detail::jsonb ->> 'provided_end' AS provided_end,
-       (SELECT array_agg(key ORDER BY key) FROM jsonb_object_keys(detail::jsonb) AS key) AS keys
-  FROM pg_temp.refused($$ SELECT advance_upload('errors-live', 40, 61) $$);
+SELECT pg_temp.refused($$ declare_upload_size('errors-live', 101) $$);
 
 -- Bad values: nulls, negative numbers, too long, no object, a number out of range.
-SELECT trim(statement) AS statement, refused.*
-  FROM unnest(ARRAY[
-	$$ start_upload(NULL) $$,
-	$$ start_upload('') $$,
-	$$ start_upload('errors/new', upload_id => '') $$,
-	$$ start_upload('errors/new', upload_id => 'errors-live') $$,
-	$$ start_upload('errors/new', -5, upload_id => 'errors-new') $$,
-	$$ start_upload('errors/new', ttl => '-1 hour', upload_id => 'errors-new') $$,
-	$$ start_upload('errors/new', ttl => '300000 years', upload_id => 'errors-new') $$,
-	$$ start_upload('errors/new', metadata => '[1]', upload_id => 'errors-new') $$,
-	$$ start_upload('errors/new', provider_data => 'null', upload_id => 'errors-new') $$,
-	$$ start_upload('errors/new', metadata => '"text"') $$,
-	$$ start_upload('errors/new', -5) $$,
-	$$ start_upload('errors/new', upload_id => repeat('x', 129)) $$,
-	$$ start_upload('errors/new', upload_id => repeat('x', 100000)) $$,
-	$$ start_upload(repeat('x', 2049), upload_id => 'errors-new') $$,
-	$$ start_upload('errors/new', bucket => repeat('x', 257), upload_id => 'errors-new') $$,
-	$$ start_upload('errors/new', content_type => repeat('x', 257), upload_id => 'errors-new') $$,
-	$$ advance_upload(NULL, 0, 1) $$,
-	$$ advance_upload('errors-live', NULL, 1) $$,
-	$$ advance_upload('errors-live', 40, NULL) $$,
-	$$ advance_upload('errors-live', -40, 1) $$,
-	$$ advance_upload('errors-live', 40, -1) $$,
-	$$ advance_upload('errors-live', 40, 9223372036854775807) $$,
-	$$ advance_upload('errors-live', 40, 1, provider_data => '"text"') $$,
-	$$ try_advance_upload('errors-live', 40, -1) $$,
-	$$ try_advance_upload('errors-live', 40, 9223372036854775807) $$,
-	$$ advance_uploads(ARRAY['errors-live', 'errors-full'], ARRAY[40], ARRAY[1, 1]) $$,
-	$$ advance_uploads(ARRAY['errors-live', NULL], ARRAY[40, 40], ARRAY[1, 1]) $$,
-	$$ advance_uploads(ARRAY['errors-live', 'errors-full'], ARRAY[40, NULL], ARRAY[1, 1]) $$,
-	$$ advance_uploads(ARRAY['errors-live', 'errors-full'], ARRAY[40, 40], ARRAY[1, -1]) $$,
-	$$ advance_uploads(NULL, ARRAY[40, 40], ARRAY[1, -1]) $$,
-	$$ advance_uploads(ARRAY[['errors-live'], ['errors-full']], ARRAY[40, 40], ARRAY[1, 1]) $$,
-	$$ declare_upload_size(NULL, 1) $$,
-	$$ declare_upload_size('errors-deferred', NULL) $$,
-	$$ declare_upload_size('errors-deferred', -1) $$,
-	$$ merge_upload_data(NULL, '{}') $$,
-	$$ merge_upload_data('errors-live', '[]') $$,
-	$$ merge_upload_data('errors-live', provider_data => '[]') $$,
-	$$ complete_upload(NULL) $$,
-	$$ complete_upload('errors-full', '"text"') $$,
-	$$ abort_upload(NULL) $$,
-	$$ get_upload(NULL) $$,
-	$$ get_uploads(NULL) $$,
-	$$ list_uploads(max_rows => 0) $$,
-	$$ list_uploads(max_rows => NULL) $$,
-	$$ delete_upload(NULL) $$,
-	$$ sweep_uploads(0) $$,
-	$$ claim_reclaims(0) $$,
-	$$ claim_reclaims(NULL) $$,
-	$$ claim_reclaims(lease => '-1 hour') $$,
-	$$ claim_reclaims(lease => NULL) $$,
-	$$ finish_reclaim(NULL) $$,
-	$$ fail_reclaim(NULL, 'error') $$,
-	$$ grant_upload_access(NULL) $$,
-	$$ grant_upload_access('regress_vali_blob_nobody') $$
-	]) AS statement, LATERAL pg_temp.refused('SELECT ' || statement);
+SELECT pg_temp.refused($$ start_upload(NULL) $$);
+SELECT pg_temp.refused($$ start_upload('') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', upload_id => '') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', upload_id => 'errors-live') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', -5, upload_id => 'errors-new') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', ttl => '-1 hour', upload_id => 'errors-new') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', ttl => '300000 years', upload_id => 'errors-new') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', metadata => '[1]', upload_id => 'errors-new') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', provider_data => 'null', upload_id => 'errors-new') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', metadata => '"text"') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', -5) $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', upload_id => repeat('x', 129)) $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', upload_id => repeat('x', 100000)) $$);
+SELECT pg_temp.refused($$ start_upload(repeat('x', 2049), upload_id => 'errors-new') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', bucket => repeat('x', 257), upload_id => 'errors-new') $$);
+SELECT pg_temp.refused($$ start_upload('errors/new', content_type => repeat('x', 257), upload_id => 'errors-new') $$);
+SELECT pg_temp.refused($$ advance_upload(NULL, 0, 1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', NULL, 1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 40, NULL) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', -40, 1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 40, -1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 40, 9223372036854775807) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 40, 1, provider_data => '"text"') $$);
+SELECT pg_temp.refused($$ try_advance_upload('errors-live', 40, -1) $$);
+SELECT pg_temp.refused($$ try_advance_upload('errors-live', 40, 9223372036854775807) $$);
+SELECT pg_temp.refused($$ advance_uploads(ARRAY['errors-live', 'errors-full'], ARRAY[40], ARRAY[1, 1]) $$);
+SELECT pg_temp.refused($$ advance_uploads(ARRAY['errors-live', NULL], ARRAY[40, 40], ARRAY[1, 1]) $$);
+SELECT pg_temp.refused($$ advance_uploads(ARRAY['errors-live', 'errors-full'], ARRAY[40, NULL], ARRAY[1, 1]) $$);
+SELECT pg_temp.refused($$ advance_uploads(ARRAY['errors-live', 'errors-full'], ARRAY[40, 40], ARRAY[1, -1]) $$);
+SELECT pg_temp.refused($$ advance_uploads(NULL, ARRAY[40, 40], ARRAY[1, -1]) $$);
+SELECT pg_temp.refused($$ advance_uploads(ARRAY[['errors-live'], ['errors-full']], ARRAY[40, 40], ARRAY[1, 1]) $$);
+SELECT pg_temp.refused($$ declare_upload_size(NULL, 1) $$);
+SELECT pg_temp.refused($$ declare_upload_size('errors-deferred', NULL) $$);
+SELECT pg_temp.refused($$ declare_upload_size('errors-deferred', -1) $$);
+SELECT pg_temp.refused($$ merge_upload_data(NULL, '{}') $$);
+SELECT pg_temp.refused($$ merge_upload_data('errors-live', '[]') $$);
+SELECT pg_temp.refused($$ merge_upload_data('errors-live', provider_data => '[]') $$);
+SELECT pg_temp.refused($$ complete_upload(NULL) $$);
+SELECT pg_temp.refused($$ complete_upload('errors-full', '"text"') $$);
+SELECT pg_temp.refused($$ abort_upload(NULL) $$);
+SELECT pg_temp.refused($$ get_upload(NULL) $$);
+SELECT pg_temp.refused($$ get_uploads(NULL) $$);
+SELECT pg_temp.refused($$ list_uploads(max_rows => 0) $$);
+SELECT pg_temp.refused($$ list_uploads(max_rows => NULL) $$);
+SELECT pg_temp.refused($$ list_uploads(idle_for => '-1 hour') $$);
+SELECT pg_temp.refused($$ delete_upload(NULL) $$);
+SELECT pg_temp.refused($$ sweep_uploads(0) $$);
+SELECT pg_temp.refused($$ claim_reclaims(0) $$);
+SELECT pg_temp.refused($$ claim_reclaims(NULL) $$);
+SELECT pg_temp.refused($$ claim_reclaims(lease => '-1 hour') $$);
+SELECT pg_temp.refused($$ claim_reclaims(lease => NULL) $$);
+SELECT pg_temp.refused($$ finish_reclaim(NULL) $$);
+SELECT pg_temp.refused($$ fail_reclaim(NULL, 'error') $$);
+SELECT pg_temp.refused($$ grant_upload_access(NULL) $$);
+SELECT pg_temp.refused($$ grant_upload_access('regress_vali_blob_nobody') $$);
 -- A forgotten owner.
 SET LOCAL vali_blob.require_owner = on;
-SELECT * FROM pg_temp.refused($$ SELECT advance_upload('errors-live', 40, 1) $$);
-SELECT * FROM pg_temp.refused($$ SELECT advance_uploads(ARRAY['errors-live'], ARRAY[40], ARRAY[1]) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-live', 40, 1) $$);
+SELECT pg_temp.refused($$ advance_uploads(ARRAY['errors-live'], ARRAY[40], ARRAY[1]) $$);
 RESET vali_blob.require_owner;
 
 -- Values inside messages stay what they are.
-SELECT * FROM pg_temp.refused($$ SELECT abort_upload('100%s "of" it''s \n') $$);
-SELECT * FROM pg_temp.refused($$ SELECT abort_upload(U&'\52D5\753B') $$);
+SELECT pg_temp.refused($$ abort_upload('100%s "of" it''s \n') $$);
+SELECT pg_temp.refused($$ abort_upload(U&'\52D5\753B') $$);
 
 -- The error of a duplicate id is about the caller's statement, not about ours.
 SAVEPOINT context;
@@ -154,11 +147,11 @@ ROLLBACK TO context;
 -- What is too long for an index: for one of ours it is the path or the owner,
 -- for an administrator's it is the administrator's error.
 SELECT string_agg(md5(i::text), '') AS incompressible FROM generate_series(1, 300) AS i \gset
-SELECT code, message FROM pg_temp.refused(format($$ SELECT start_upload('errors/new', owner => %L, upload_id => 'errors-new') $$, left(:'incompressible', 5000)));
-SELECT code, message FROM pg_temp.refused(format($$ SELECT start_upload('errors/new', owner => %L, upload_id => 'errors-new') $$, :'incompressible'));
+SELECT code, message FROM pg_temp.raised(format($$ start_upload('errors/new', owner => %L, upload_id => 'errors-new') $$, left(:'incompressible', 5000)));
+SELECT code, message FROM pg_temp.raised(format($$ start_upload('errors/new', owner => %L, upload_id => 'errors-new') $$, :'incompressible'));
 CREATE INDEX errors_metadata_idx ON upload_session ((metadata ->> 'a'));
-SELECT code, message FROM pg_temp.refused(format($$ SELECT start_upload('errors/new', metadata => jsonb_build_object('a', %L), upload_id => 'errors-new') $$, left(:'incompressible', 5000)));
-SELECT code, message FROM pg_temp.refused(format($$ SELECT start_upload('errors/new', metadata => jsonb_build_object('a', %L), upload_id => 'errors-new') $$, :'incompressible'));
+SELECT code, message FROM pg_temp.raised(format($$ start_upload('errors/new', metadata => jsonb_build_object('a', %L), upload_id => 'errors-new') $$, left(:'incompressible', 5000)));
+SELECT code, message FROM pg_temp.raised(format($$ start_upload('errors/new', metadata => jsonb_build_object('a', %L), upload_id => 'errors-new') $$, :'incompressible'));
 DROP INDEX errors_metadata_idx;
 
 -- Nothing of all this has changed anything.
