@@ -203,6 +203,16 @@ SELECT results_eq(
 SELECT is(pg_stat_get_xact_tuples_updated('upload_session'::regclass) - :before, 4::bigint, '... and those that advance write one row version each, the others none');
 
 --
+-- What an administrator adds to the table counts
+--
+SELECT pg_temp.upload('live') AS id \gset
+ALTER TABLE upload_session ADD CONSTRAINT no_57 CHECK (uploaded_bytes <> 57);
+SELECT throws_ok(format('SELECT advance_upload(%L, 40, 17)', :'id'), '23514', NULL, 'a chunk that breaks a CHECK is refused');
+SELECT throws_ok(format('SELECT advance_uploads(ARRAY[%L], ARRAY[40], ARRAY[17])', :'id'), '23514', NULL, '... among many as well');
+SELECT is(r.outcome, 'advanced', '... one that keeps it is not') FROM try_advance_upload(:'id', 40, 10) r;
+ALTER TABLE upload_session DROP CONSTRAINT no_57;
+
+--
 -- Bad arguments raise, also from try_advance_upload, and change nothing
 --
 SELECT (start_upload('test/bad', 9223372036854775807)).upload_id AS id \gset
