@@ -3,6 +3,8 @@
 -- schema, renaming the schema, all within one session.
 \set VERBOSITY sqlstate
 \pset null (null)
+\pset format unaligned
+\pset footer off
 \set main :DBNAME
 SET client_min_messages = warning;
 DROP DATABASE IF EXISTS regress_vali_blob_install;

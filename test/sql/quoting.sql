@@ -4,6 +4,8 @@
 \set VERBOSITY sqlstate
 \set ON_ERROR_ROLLBACK on
 \pset null (null)
+\pset format unaligned
+\pset footer off
 BEGIN;
 
 -- Awkward ids, all of them different.
