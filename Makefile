@@ -16,12 +16,12 @@ DATA = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/sql/*--*--*.sql))
 EXTRA_CLEAN = $(DATA_built) results regression.diffs regression.out \
 	output_iso tmp_check tmp_check_iso log bench/__pycache__ demo/__pycache__
 
+# What installcheck runs; each can be set to some of them, or to nothing.
 REGRESS = $(sort $(patsubst $(srcdir)/test/sql/%.sql,%,$(wildcard $(srcdir)/test/sql/*.sql)))
-REGRESS_OPTS = --inputdir=$(srcdir)/test --load-extension=$(EXTENSION) \
-	--temp-instance=tmp_check --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(srcdir)/test/specs/%.spec,%,$(wildcard $(srcdir)/test/specs/*.spec)))
-ISOLATION_OPTS = --inputdir=$(srcdir)/test --load-extension=$(EXTENSION) \
-	--outputdir=. --temp-instance=tmp_check_iso --encoding=UTF8 --no-locale
+PGTAP_TESTS = $(sort $(wildcard $(srcdir)/test/pgtap/*.sql))
+TAP_TESTS = $(sort $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/test/t/*.pl)))
+NO_INSTALLCHECK = 1 # we have our own
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -43,15 +43,44 @@ uninstall: uninstall-docs
 uninstall-docs:
 	rm -f $(addprefix '$(DESTDIR)$(docdir)/$(docmoduledir)'/, $(notdir $(DOCS)))
 
-# The servers that the tests start for themselves do not run as root.
-installcheck: ordinary-user
-ordinary-user:
-ifneq (,$(findstring --temp-instance, $(REGRESS_OPTS) $(ISOLATION_OPTS)))
-	@test "$$(id -u)" -ne 0 || { \
-		echo '"make installcheck" starts a server, so it cannot run as root.' \
-			'Run it as another user, or run "test/run".' >&2; \
-		exit 1; }
-endif
+# The tests, against the server that is running.  Their databases are UTF8 and C,
+# whatever is the server's default.  What they leave is removed if they pass.
+PG_PROVE ?= pg_prove
+PROVE ?= prove
+test_opts = --inputdir=$(srcdir)/test --outputdir=. --load-extension=$(EXTENSION) \
+	--encoding=UTF8 --no-locale
+test_dbs = contrib_regression isolation_regression pgtap_regression
+
+installcheck:
+	$(if $(TAP_TESTS),@$(refuse_root))
+	$(if $(REGRESS),$(pg_regress_installcheck) $(test_opts) --dbname=contrib_regression \
+		$(REGRESS_OPTS) $(REGRESS))
+	$(if $(ISOLATION),$(pg_isolation_regress_installcheck) $(test_opts) --dbname=isolation_regression \
+		$(ISOLATION_OPTS) $(ISOLATION))
+	$(if $(PGTAP_TESTS),$(pgtap_installcheck))
+	$(if $(TAP_TESTS),$(tap_installcheck))
+	$(foreach db,$(if $(REGRESS)$(ISOLATION)$(PGTAP_TESTS),$(test_dbs)),'$(bindir)/dropdb' --if-exists $(db) 2>/dev/null;)
+	rm -rf results regression.diffs regression.out output_iso tmp_check log
+
+define pgtap_installcheck
+'$(bindir)/dropdb' --if-exists pgtap_regression 2>/dev/null && \
+'$(bindir)/createdb' --template=template0 --encoding=UTF8 --locale=C pgtap_regression && \
+$(PG_PROVE) --psql-bin='$(bindir)/psql' --dbname pgtap_regression $(PROVE_FLAGS) $(PGTAP_TESTS)
+endef
+
+# The TAP tests start servers of their own.
+define refuse_root
+test "$$(id -u)" -ne 0 || { echo 'The TAP tests cannot run as root.' \
+	'Run "make installcheck" as another user, or with "TAP_TESTS=".' >&2; exit 1; }
+endef
+
+define tap_installcheck
+rm -rf tmp_check && \
+cd $(srcdir) && \
+TESTDIR='$(CURDIR)' PATH="$(bindir):$$PATH" PGPORT='6$(DEF_PGPORT)' \
+	PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
+	$(PROVE) $(PG_PROVE_FLAGS) $(PROVE_FLAGS) $(TAP_TESTS)
+endef
 
 # A build in a folder of its own (VPATH).  Names with a folder in front are not
 # searched for among the sources.
@@ -86,4 +115,4 @@ distclean: distclean-dist
 distclean-dist:
 	rm -rf dist
 
-.PHONY: uninstall-docs ordinary-user clean-vpath dist distclean-dist
+.PHONY: installcheck uninstall-docs clean-vpath dist distclean-dist

@@ -268,11 +268,12 @@ SELECT results_eq(
 -- Settings
 --
 LOAD 'vali_blob';
-SELECT is(current_setting('vali_blob.' || name)::interval, value::interval, format('vali_blob.%s is %s', name, value))
+SELECT is((s.boot_val || s.unit)::interval, value::interval, format('vali_blob.%s is %s', x.name, value))
   FROM (VALUES ('session_ttl', '48 hours'), ('retention', '48 hours'), ('reclaim_retention', '30 days'),
-		('sweep_interval', '60 seconds')) AS x (name, value);
-SELECT is(current_setting('vali_blob.' || name), value, format('vali_blob.%s is %s', name, value))
-  FROM (VALUES ('require_owner', 'off'), ('sweep', 'on'), ('sweep_batch_size', '1000')) AS x (name, value);
+		('sweep_interval', '60 seconds')) AS x (name, value) LEFT JOIN pg_settings AS s ON s.name = 'vali_blob.' || x.name;
+SELECT is(s.boot_val, value, format('vali_blob.%s is %s', x.name, value))
+  FROM (VALUES ('require_owner', 'off'), ('sweep', 'on'), ('sweep_batch_size', '1000')) AS x (name, value)
+  LEFT JOIN pg_settings AS s ON s.name = 'vali_blob.' || x.name;
 
 SELECT * FROM finish();
 ROLLBACK;

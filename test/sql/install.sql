@@ -6,12 +6,12 @@
 \pset format unaligned
 \pset footer off
 \set main :DBNAME
-SET client_min_messages = warning;
+SET client_min_messages = error; -- whether the launcher is running makes no difference
 DROP DATABASE IF EXISTS regress_vali_blob_install;
 DROP ROLE IF EXISTS regress_vali_blob_owner;
 CREATE DATABASE regress_vali_blob_install ENCODING 'UTF8' TEMPLATE template0;
 \c regress_vali_blob_install
-SET client_min_messages = warning;
+SET client_min_messages = error;
 
 CREATE SCHEMA "Odd Schema";
 CREATE EXTENSION vali_blob SCHEMA "Odd Schema";
