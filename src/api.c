@@ -24,11 +24,6 @@
 #include "row.h"
 #include "settings.h"
 
-#define MAX_UPLOAD_ID_LENGTH 128
-#define MAX_BUCKET_LENGTH 256
-#define MAX_PATH_LENGTH 2048
-#define MAX_CONTENT_TYPE_LENGTH 256
-
 PG_FUNCTION_INFO_V1(vali_blob_start_upload);
 PG_FUNCTION_INFO_V1(vali_blob_declare_upload_size);
 PG_FUNCTION_INFO_V1(vali_blob_merge_upload_data);
@@ -73,11 +68,10 @@ check_new_session(const Session *session, const text *name)
 {
 	check_not_empty(session->path, "path");
 	check_not_empty(session->upload_id, "upload_id");
-	check_length(session->upload_id, "upload_id", MAX_UPLOAD_ID_LENGTH, name);
-	check_length(session->path, "path", MAX_PATH_LENGTH, name);
-	check_length(session->content_type, "content_type",
-				 MAX_CONTENT_TYPE_LENGTH, name);
-	check_length(session->bucket, "bucket", MAX_BUCKET_LENGTH, name);
+	check_length(session->upload_id, COLUMN_UPLOAD_ID, name);
+	check_length(session->path, COLUMN_PATH, name);
+	check_length(session->content_type, COLUMN_CONTENT_TYPE, name);
+	check_length(session->bucket, COLUMN_BUCKET, name);
 }
 
 /*
@@ -93,6 +87,7 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 	Session		session = {0};
 	Store	   *store;
 	text	   *name;
+	Datum		row;
 
 	PreventCommandIfReadOnly("start_upload()");
 	check_unknown_arguments(fcinfo, 9);
@@ -117,8 +112,9 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 
 	store = store_open(RowExclusiveLock);
 	start_session(store, &session);
+	row = store_row(store, &session);
 	store_close(store);
-	PG_RETURN_DATUM(return_row(fcinfo, session.row));
+	PG_RETURN_DATUM(return_row(fcinfo, row));
 }
 
 /* ---------- changing ---------- */

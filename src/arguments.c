@@ -22,6 +22,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "json.h"
+#include "row.h"
 #include "settings.h"
 
 /* Longer intervals could lead out of the range of timestamps. */
@@ -215,11 +216,11 @@ check_chunk_end(const Request *request)
 				 errhint("Check chunk_offset and chunk_length.")));
 }
 
-/* Check the length of a text, in characters; NULL is never too long. */
+/* Check that a text is not too long for its column. */
 void
-check_length(const text *value, const char *name, int limit,
-			 const text *upload_id)
+check_length(const text *value, SessionColumn column, const text *upload_id)
 {
+	int			limit = column_limit(column);
 	int			length;
 
 	if (value == NULL)
@@ -228,8 +229,8 @@ check_length(const text *value, const char *name, int limit,
 	if (length > limit)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("%s of upload \"%s\" is too long: %d characters", name,
-						shown_text(upload_id), length),
+				 errmsg("%s of upload \"%s\" is too long: %d characters",
+						column_name(column), shown_text(upload_id), length),
 				 errhint("At most %d characters fit.", limit)));
 }
 

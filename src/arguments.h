@@ -33,7 +33,7 @@ extern int64 required_size(FunctionCallInfo fcinfo, int n, const char *name,
 extern int64 check_size(bool is_null, int64 size, const char *name,
 						const text *upload_id);
 extern void check_chunk_end(const Request *request);
-extern void check_length(const text *value, const char *name, int limit,
+extern void check_length(const text *value, SessionColumn column,
 						 const text *upload_id);
 extern void check_not_empty(const text *value, const char *name);
 extern struct varlena *optional_json(FunctionCallInfo fcinfo, int n,

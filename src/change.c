@@ -137,26 +137,27 @@ remove_session(Store *store, const Request *request)
 }
 
 /*
- * Expire a session that is overdue, or purge one whose retention had passed at
- * a point in time.
+ * Expire a session that is overdue, or else purge one whose retention had passed
+ * at a point in time.
  */
 SweepAction
-sweep_session(Store *store, const text *upload_id, TimestampTz purge_until)
+sweep_session(Store *store, const text *upload_id, bool expire,
+			  TimestampTz due_at)
 {
 	Request		request = {.upload_id = unconstify(text *, upload_id)};
 	LockedSession locked;
 
-	if (lock_session(store, &request, LOCK_WAIT, &locked) != OUTCOME_ADVANCED)
+	if (lock_session(store, &request, LOCK_SKIP, &locked) != OUTCOME_ADVANCED)
 		return SWEEP_NOTHING;
-	if (session_is_purgeable(&locked.session, purge_until))
+	if (!expire)
 	{
+		if (!session_is_purgeable(&locked.session, due_at))
+			return SWEEP_NOTHING;
 		store_delete(store, &locked.session);
 		return SWEEP_PURGED;
 	}
-	if (apply_rule(&locked, session_expire, &request) == OUTCOME_ADVANCED)
-	{
-		write_session(store, &locked);
-		return SWEEP_EXPIRED;
-	}
-	return SWEEP_NOTHING;
+	if (apply_rule(&locked, session_expire, &request) != OUTCOME_ADVANCED)
+		return SWEEP_NOTHING;
+	write_session(store, &locked);
+	return SWEEP_EXPIRED;
 }

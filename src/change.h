@@ -37,6 +37,6 @@ extern Outcome change_session(Store *store, Rule rule, const Request *request,
 							  LockWait wait, LockedSession *locked);
 extern bool remove_session(Store *store, const Request *request);
 extern SweepAction sweep_session(Store *store, const text *upload_id,
-								 TimestampTz purge_until);
+								 bool expire, TimestampTz due_at);
 
 #endif							/* VALI_BLOB_CHANGE_H */

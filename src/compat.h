@@ -46,22 +46,26 @@
 #if PG_VERSION_NUM < 160000
 #define TU_UpdateIndexes bool
 #define TU_None false
+#define only_summarizing_indexes(update_indexes) ((void) (update_indexes), false)
+#else
+#define only_summarizing_indexes(update_indexes) ((update_indexes) == TU_Summarizing)
 #endif
 
+/* Only a new version of a row may touch none but summarizing indexes. */
 #if PG_VERSION_NUM >= 190000
-#define insert_index_tuples(result, slot, estate, indexes) \
+#define insert_index_tuples(result, slot, estate, is_update, only_summarizing) \
 	ExecInsertIndexTuples(result, estate, \
-						  EIIT_IS_UPDATE | \
-						  ((indexes) == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0), \
+						  ((is_update) ? EIIT_IS_UPDATE : 0) | \
+						  ((only_summarizing) ? EIIT_ONLY_SUMMARIZING : 0), \
 						  slot, NIL, NULL)
 #elif PG_VERSION_NUM >= 160000
-#define insert_index_tuples(result, slot, estate, indexes) \
-	ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL, \
-						  (indexes) == TU_Summarizing)
+#define insert_index_tuples(result, slot, estate, is_update, only_summarizing) \
+	ExecInsertIndexTuples(result, slot, estate, is_update, false, NULL, NIL, \
+						  only_summarizing)
 #else
-#define insert_index_tuples(result, slot, estate, indexes) \
-	((void) (indexes), \
-	 ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL))
+#define insert_index_tuples(result, slot, estate, is_update, only_summarizing) \
+	((void) (only_summarizing), \
+	 ExecInsertIndexTuples(result, slot, estate, is_update, false, NULL, NIL))
 #endif
 
 #if PG_VERSION_NUM >= 190000

@@ -38,7 +38,7 @@ static Statement list_client_functions = {
 	"JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace "
 	"WHERE e.extname OPERATOR(pg_catalog.=) 'vali_blob' "
 	"AND p.proname OPERATOR(pg_catalog.<>) ALL "
-	"('{grant_upload_access,revoke_upload_access,start_sweeper,sweeper_status}'::pg_catalog.name[])",
+	"('{grant_upload_access,revoke_upload_access,start_sweeper,sweeper_status,read_upload_stats}'::pg_catalog.name[])",
 };
 
 /* Grant or revoke all that a client role needs. */
@@ -49,6 +49,7 @@ change_access(FunctionCallInfo fcinfo, const char *verb, const char *preposition
 	StringInfoData tables;
 	const char *functions;
 
+	check_unknown_arguments(fcinfo, 1);
 	require_not_null(fcinfo, 0, "role", "Pass the name of a role.");
 	/* GRANT would take the name "public" for everybody */
 	(void) get_role_oid(NameStr(*PG_GETARG_NAME(0)), false);

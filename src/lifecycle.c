@@ -26,9 +26,10 @@
 
 /*
  * A deadline is set ttl/16 later than promised, and then left alone for that
- * long, so that only one chunk in many changes the index on expires_at.
+ * long, so that only one chunk in many changes the index on expires_at.  The
+ * same holds for the end of a session's retention.
  */
-#define DEADLINE_SLACK_DIVISOR 16.0
+#define SLACK_DIVISOR 16
 
 /* ---------- questions ---------- */
 
@@ -155,7 +156,7 @@ deadline_with_slack(TimestampTz promised, const Interval *ttl)
 {
 	Datum		slack = DirectFunctionCall2(interval_div,
 											IntervalPGetDatum(ttl),
-											Float8GetDatum(DEADLINE_SLACK_DIVISOR));
+											Float8GetDatum(SLACK_DIVISOR));
 
 	return add_interval(promised, DatumGetIntervalP(slack));
 }
@@ -182,9 +183,21 @@ end_session(Session *session, SessionStatus status, const RuleContext *context)
 	Assert(status_is_live(session->status) && !status_is_live(status));
 	set_status(session, status);
 	set_updated_at(session, context->now);
-	set_expires_at(session, context->retention < 0 ? EXPIRES_NEVER :
-				   TimestampTzPlusMilliseconds(context->now,
-											   context->retention * INT64CONST(1000)));
+	if (context->retention < 0)
+	{
+		if (session->expires_at != EXPIRES_NEVER)
+			set_expires_at(session, EXPIRES_NEVER);
+	}
+	else
+	{
+		int64		retention = context->retention * USECS_PER_SEC;
+		TimestampTz promised = context->now + retention;
+		TimestampTz latest = promised + retention / SLACK_DIVISOR;
+
+		/* lazily, like a deadline, so that few completions touch the index */
+		if (session->expires_at < promised || session->expires_at > latest)
+			set_expires_at(session, latest);
+	}
 }
 
 /* ---------- rules ---------- */

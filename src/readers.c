@@ -37,6 +37,7 @@ static Statement read_many = {
 	"ON this_session.upload_id OPERATOR(pg_catalog.=) wanted.upload_id "
 	"ORDER BY wanted.position",
 	.nargs = 1, .argtypes = {TEXTARRAYOID},
+	.many_rows = true,
 };
 
 /* The query of list_uploads(), under construction */

@@ -24,7 +24,6 @@
 #include "errors.h"
 #include "reclaim.h"
 #include "row.h"
-#include "settings.h"
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(vali_blob_claim_reclaims);
@@ -60,6 +59,7 @@ static Statement select_due_reclaims = {
 	"WHERE " DUE_AT " OPERATOR(pg_catalog.<=) $1 "
 	"ORDER BY " DUE_AT ", r.id LIMIT $2 FOR UPDATE SKIP LOCKED",
 	.nargs = 2, .argtypes = {TIMESTAMPTZOID, INT8OID},
+	.many_rows = true,
 };
 
 static Statement claim_reclaim = {
@@ -86,12 +86,15 @@ static Statement delay_reclaim = {
 	.nargs = 3, .argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID},
 };
 
-static Statement purge_old_reclaims = {
-	.text = "DELETE FROM @.upload_reclaim AS r WHERE r.id OPERATOR(pg_catalog.=) ANY ("
-	"ARRAY(SELECT r.id FROM @.upload_reclaim AS r "
-	"WHERE r.enqueued_at OPERATOR(pg_catalog.<=) $1 "
-	"ORDER BY r.enqueued_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
-	.nargs = 2, .argtypes = {TIMESTAMPTZOID, INT8OID},
+static Statement drop_old_reclaim = {
+	.text = "DELETE FROM @.upload_reclaim AS r "
+	"WHERE (r.id, r.upload_id) OPERATOR(pg_catalog.=) ("
+	"SELECT q.id, q.upload_id FROM @.upload_reclaim AS q "
+	"WHERE q.id OPERATOR(pg_catalog.=) $1 "
+	"AND q.upload_id OPERATOR(pg_catalog.=) $2 "
+	"AND q.enqueued_at OPERATOR(pg_catalog.<=) $3 "
+	"LIMIT 1 FOR UPDATE SKIP LOCKED)",
+	.nargs = 3, .argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID},
 };
 
 /* Queue the orphaned storage of a session. */
@@ -222,19 +225,18 @@ vali_blob_fail_reclaim(PG_FUNCTION_ARGS)
 }
 
 /*
- * Drop rows past vali_blob.reclaim_retention; returns how many.  That a row is
- * claimed does not matter: one that always fails is always claimed.
+ * Drop a row that was enqueued before a point in time; false if it is locked, or
+ * gone.  That it is claimed does not matter: one that always fails always is.
  */
-int64
-purge_reclaims(TimestampTz now, int64 limit)
+bool
+drop_reclaim(int64 id, const text *upload_id, TimestampTz due_at)
 {
-	Datum		values[2];
+	Datum		values[] = {
+		Int64GetDatum(id),
+		PointerGetDatum(upload_id),
+		TimestampTzGetDatum(due_at),
+	};
 
-	if (reclaim_retention_setting < 0)
-		return 0;
-	values[0] = TimestampTzGetDatum(now -
-									reclaim_retention_setting * USECS_PER_SEC);
-	values[1] = Int64GetDatum(limit);
-	statement_run(&purge_old_reclaims, values, NULL, false);
-	return (int64) SPI_processed;
+	statement_run(&drop_old_reclaim, values, NULL, false);
+	return SPI_processed > 0;
 }

@@ -11,6 +11,6 @@
 #include "store.h"
 
 extern void enqueue_reclaim(Store *store, const Session *session);
-extern int64 purge_reclaims(TimestampTz now, int64 limit);
+extern bool drop_reclaim(int64 id, const text *upload_id, TimestampTz due_at);
 
 #endif							/* VALI_BLOB_RECLAIM_H */

@@ -44,7 +44,9 @@ StaticAssertDecl(lengthof(kind_types) == KIND_STATUS + 1,
 				 "every kind of column has a type");
 
 #define COLUMN(kind, field, flags) \
-	{#field, (kind), offsetof(Session, field), (flags)}
+	{#field, (kind), offsetof(Session, field), (flags), 0}
+#define TEXT_COLUMN(field, limit, flags) \
+	{#field, KIND_TEXT, offsetof(Session, field), (flags), (limit)}
 
 /* The columns, by SessionColumn. */
 static const struct
@@ -53,26 +55,27 @@ static const struct
 	ColumnKind	kind;
 	size_t		offset;			/* of the field in a Session */
 	int			flags;
+	int			limit;			/* characters of a text; 0: any number */
 }			columns[] =
 {
 	[COLUMN_ID] = COLUMN(KIND_INT8, id, 0),
-	[COLUMN_UPLOAD_ID] = COLUMN(KIND_TEXT, upload_id, COLUMN_INSERTED),
-	[COLUMN_OWNER] = COLUMN(KIND_TEXT, owner, COLUMN_INSERTED | COLUMN_NULLABLE),
-	[COLUMN_BUCKET] = COLUMN(KIND_TEXT, bucket, COLUMN_INSERTED | COLUMN_NULLABLE),
-	[COLUMN_PATH] = COLUMN(KIND_TEXT, path, COLUMN_INSERTED),
+	[COLUMN_UPLOAD_ID] = TEXT_COLUMN(upload_id, 128, COLUMN_INSERTED),
+	[COLUMN_OWNER] = TEXT_COLUMN(owner, 0, COLUMN_INSERTED | COLUMN_NULLABLE),
+	[COLUMN_BUCKET] = TEXT_COLUMN(bucket, 256, COLUMN_INSERTED | COLUMN_NULLABLE),
+	[COLUMN_PATH] = TEXT_COLUMN(path, 2048, COLUMN_INSERTED),
 	[COLUMN_TOTAL_SIZE] = COLUMN(KIND_INT8, total_size,
 								 COLUMN_INSERTED | COLUMN_WRITABLE | COLUMN_NULLABLE),
 	[COLUMN_UPLOADED_BYTES] = COLUMN(KIND_INT8, uploaded_bytes, COLUMN_WRITABLE),
 	[COLUMN_STATUS] = COLUMN(KIND_STATUS, status, COLUMN_WRITABLE),
-	[COLUMN_CONTENT_TYPE] = COLUMN(KIND_TEXT, content_type,
-								   COLUMN_INSERTED | COLUMN_NULLABLE),
+	[COLUMN_CONTENT_TYPE] = TEXT_COLUMN(content_type, 256,
+										COLUMN_INSERTED | COLUMN_NULLABLE),
 	[COLUMN_METADATA] = COLUMN(KIND_JSON, metadata,
 							   COLUMN_INSERTED | COLUMN_WRITABLE),
 	[COLUMN_PROVIDER_DATA] = COLUMN(KIND_JSON, provider_data,
 									COLUMN_INSERTED | COLUMN_WRITABLE),
 	[COLUMN_RESULT] = COLUMN(KIND_JSON, result, COLUMN_WRITABLE | COLUMN_NULLABLE),
-	[COLUMN_ABORT_REASON] = COLUMN(KIND_TEXT, abort_reason,
-								   COLUMN_WRITABLE | COLUMN_NULLABLE),
+	[COLUMN_ABORT_REASON] = TEXT_COLUMN(abort_reason, 0,
+										COLUMN_WRITABLE | COLUMN_NULLABLE),
 	[COLUMN_TTL] = COLUMN(KIND_INTERVAL, ttl, COLUMN_INSERTED | COLUMN_NULLABLE),
 	[COLUMN_CREATED_AT] = COLUMN(KIND_TIMESTAMPTZ, created_at, COLUMN_INSERTED),
 	[COLUMN_UPDATED_AT] = COLUMN(KIND_TIMESTAMPTZ, updated_at,
@@ -111,6 +114,13 @@ Oid
 column_argtype(SessionColumn column)
 {
 	return kind_types[columns[column].kind];
+}
+
+/* Return how many characters a text may have; 0: any number. */
+int
+column_limit(SessionColumn column)
+{
+	return columns[column].limit;
 }
 
 /* Return all columns with a flag. */

@@ -23,6 +23,7 @@
 extern const char *column_name(SessionColumn column);
 extern Oid	column_type(SessionColumn column);
 extern Oid	column_argtype(SessionColumn column);
+extern int	column_limit(SessionColumn column);
 extern ColumnSet column_set(int flag);
 extern void find_columns(TupleDesc desc, int *map);
 

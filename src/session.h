@@ -142,7 +142,8 @@ typedef Outcome (*Rule) (Session *session, const Request *request,
 typedef enum LockWait
 {
 	LOCK_WAIT,					/* for other transactions, as long as it takes */
-	LOCK_NOWAIT
+	LOCK_NOWAIT,
+	LOCK_SKIP					/* as if a locked row did not exist */
 } LockWait;
 
 typedef enum LockResult

@@ -42,6 +42,21 @@ spi_close(void)
 }
 
 /*
+ * Must an error end the transaction?  A query is canceled as a whole (if the
+ * server does it; the code of a user may raise the same SQLSTATE), and after a
+ * serialization failure only a new transaction can succeed.
+ */
+static bool
+must_end_transaction(const ErrorData *error)
+{
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		return error->funcname != NULL &&
+			strcmp(error->funcname, "ProcessInterrupts") == 0;
+	return error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE &&
+		IsolationUsesXactSnapshot();
+}
+
+/*
  * Run a task in an internal subtransaction.  On error, roll it back and return
  * the error, in the caller's memory context; NULL on success.
  */
@@ -66,8 +81,8 @@ in_subtransaction(void (*task) (void *), void *argument)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
-		/* whoever cancels a query means all of it */
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+
+		if (must_end_transaction(error))
 			ReThrowError(error);
 	}
 	PG_END_TRY();
@@ -96,8 +111,8 @@ expand_schema(const char *template)
 /*
  * Plan a statement, unless that was done for the objects as they are now.
  *
- * The plan is generic: for one row found by a unique index, or the head of an
- * index range, the values of the parameters make no difference.
+ * The plan is generic for one row that is found by a unique index: the values of
+ * the arguments make no difference.
  */
 static void
 prepare(Statement *statement)
@@ -115,6 +130,7 @@ prepare(Statement *statement)
 			statement->argtypes[i] : catalog->status_type;
 	sql = expand_schema(statement->text);
 	plan = SPI_prepare_cursor(sql, statement->nargs, argtypes,
+							  statement->many_rows ? CURSOR_OPT_CUSTOM_PLAN :
 							  CURSOR_OPT_GENERIC_PLAN);
 	if (plan == NULL || SPI_keepplan(plan) != 0)
 		elog(ERROR, "could not prepare \"%s\": %s", sql,

@@ -22,6 +22,7 @@ typedef struct Statement
 	const char *text;
 	int			nargs;
 	Oid			argtypes[STATEMENT_MAX_ARGS];
+	bool		many_rows;		/* plan it for the values of its arguments */
 	uint64		generation;		/* the catalog's, when it was planned */
 	SPIPlanPtr	plan;
 } Statement;

@@ -12,25 +12,14 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "utils/timestamp.h"
-
-#include "catalog.h"
+#include "compat.h"
+#include "errors.h"
 #include "statement.h"
 #include "store.h"
 #include "store_internal.h"
 
-static Statement select_due = {
-	.text = "SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session "
-	"WHERE this_session.status OPERATOR(pg_catalog.=) $1 "
-	"AND this_session.expires_at OPERATOR(pg_catalog.>=) $2 "
-	"AND this_session.expires_at OPERATOR(pg_catalog.<=) $3 "
-	"AND this_session.id OPERATOR(pg_catalog.<>) ALL ($4) "
-	"ORDER BY this_session.expires_at LIMIT $5 "
-	"FOR UPDATE SKIP LOCKED",
-	.nargs = 5,
-	.argtypes = {InvalidOid, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8ARRAYOID, INT8OID},
-};
+/* What fits into a btree entry, however badly it compresses */
+#define INDEXABLE_BYTES 2600
 
 /* Open the table, with the lock that SQL of that kind would take. */
 Store *
@@ -99,12 +88,98 @@ store_can_combine_updates(const Store *store)
 	return store->is_locked;
 }
 
+/*
+ * Is a unique violation about upload_id?  In partitions, or in shards, the
+ * constraint has another name; the columns of the key are in the detail, if the
+ * user may see it.
+ */
+static bool
+is_duplicate_upload_id(const ErrorData *error)
+{
+	const char *key = error->detail == NULL ? NULL : strchr(error->detail, '(');
+
+	if (key != NULL)
+		return strncmp(key, "(upload_id)=(", strlen("(upload_id)=(")) == 0;
+	return error->constraint_name != NULL &&
+		strcmp(error->constraint_name, "upload_session_pkey") == 0;
+}
+
+/* Is the value that is too long for an index in one of our own indexes? */
+static bool
+is_own_index_full(const ErrorData *error, const Session *session)
+{
+	/* the error of a value that does not even fit into a tuple names no index */
+	if (error->constraint_name == NULL)
+		return VARSIZE_ANY_EXHDR(session->path) > INDEXABLE_BYTES ||
+			(session->owner != NULL &&
+			 VARSIZE_ANY_EXHDR(session->owner) > INDEXABLE_BYTES);
+	return strcmp(error->constraint_name, "upload_session_path_idx") == 0 ||
+		strcmp(error->constraint_name, "upload_session_owner_idx") == 0;
+}
+
+/*
+ * Report the error of an INSERT: a duplicate key, and a value that is too long
+ * for an index, as what it means to the caller, all others as they are.
+ */
+pg_noreturn static void
+report_insert_error(MemoryContext context, const Session *session)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+
+	/* raised anew, since the context of the original shows our statement */
+	if (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
+		is_duplicate_upload_id(error))
+	{
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("upload \"%s\" already exists",
+						shown_text(session->upload_id)),
+				 error->detail == NULL ? 0 :
+				 errdetail_internal("%s", error->detail),
+				 errhint("Choose another upload_id, or leave it out to get a random one."),
+				 err_generic_string(PG_DIAG_SCHEMA_NAME, error->schema_name),
+				 err_generic_string(PG_DIAG_TABLE_NAME, error->table_name),
+				 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
+									error->constraint_name)));
+	}
+	if (error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
+		is_own_index_full(error, session))
+	{
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("path or owner of upload \"%s\" is too long for an index",
+						shown_text(session->upload_id)),
+				 errdetail_internal("%s", error->message),
+				 errhint("Values of up to %d bytes always fit; longer ones only if they can be compressed.",
+						 INDEXABLE_BYTES)));
+	}
+	PG_RE_THROW();
+}
+
 /* Insert a session; it becomes the row as stored. */
 void
 store_insert(Store *store, Session *session)
 {
-	store_use_sql(store);
-	sql_insert(session);
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		if (!direct_insert(store, session))
+		{
+			store_use_sql(store);
+			sql_insert(session);
+		}
+	}
+	PG_CATCH();
+	{
+		report_insert_error(context, session);
+	}
+	PG_END_TRY();
 }
 
 /* Write the changed columns of a session; it becomes the row as stored. */
@@ -134,22 +209,6 @@ store_row(Store *store, const Session *session)
 	/* only SQL has it as a composite value already */
 	Assert(session->row != (Datum) 0 || store->rel != NULL);
 	return session->row != (Datum) 0 ? session->row : direct_row(store);
-}
-
-/* Open a cursor on overdue sessions. */
-Portal
-store_open_due(SessionStatus status, TimestampTz from, TimestampTz until,
-			   ArrayType *except, int64 limit)
-{
-	Datum		values[] = {
-		status_to_datum(status),
-		TimestampTzGetDatum(from),
-		TimestampTzGetDatum(until),
-		PointerGetDatum(except),
-		Int64GetDatum(limit),
-	};
-
-	return statement_open(&select_due, values, false);
 }
 
 /* Fetch the next session from a cursor. */

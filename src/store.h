@@ -16,7 +16,6 @@
 #define VALI_BLOB_STORE_H
 
 #include "storage/lockdefs.h"
-#include "utils/array.h"
 #include "utils/portal.h"
 
 #include "session.h"
@@ -50,15 +49,6 @@ extern void store_delete(Store *store, const Session *session);
 
 /* Return the row of a session that was read, locked or written last. */
 extern Datum store_row(Store *store, const Session *session);
-
-/*
- * Between spi_open() and spi_close(): open a cursor on sessions of one status
- * whose expires_at lies between two points in time, the longest overdue first,
- * each locked as it is fetched.  Locked ones and those with the given ids are
- * left out.
- */
-extern Portal store_open_due(SessionStatus status, TimestampTz from,
-							 TimestampTz until, ArrayType *except, int64 limit);
 
 /* Fetch a session from a cursor on rows of upload_session; false at its end. */
 extern bool store_fetch(Portal portal, Session *session);

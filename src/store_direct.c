@@ -73,11 +73,8 @@
  * If not, SQL decides: privileges on columns may be enough.
  */
 static bool
-may_access(Relation rel, LOCKMODE lockmode)
+may_access(Relation rel, AclMode mode)
 {
-	AclMode		mode = lockmode == AccessShareLock ? ACL_SELECT :
-		ACL_SELECT | ACL_UPDATE;
-
 	/* a module that checks permissions, for auditing for example, needs SQL */
 	if (ExecutorCheckPerms_hook != NULL)
 		return false;
@@ -126,7 +123,9 @@ direct_open(struct Store *store, LOCKMODE lockmode)
 
 	rel = open_session_table(lockmode);
 	unsupported = table_info_get(rel)->unsupported;
-	if (unsupported == NULL && !may_access(rel, lockmode))
+	if (unsupported == NULL &&
+		!may_access(rel, lockmode == AccessShareLock ? ACL_SELECT :
+					ACL_SELECT | ACL_UPDATE))
 		unsupported = "The user's privileges must be checked by SQL.";
 	if (unsupported == NULL)
 	{
@@ -303,7 +302,7 @@ lock_found_row(struct Store *store, LockWait wait)
 	return table_tuple_lock(store->rel, &store->found->tts_tid,
 							GetActiveSnapshot(), store->found,
 							GetCurrentCommandId(true), LockTupleExclusive,
-							wait == LOCK_NOWAIT ? LockWaitSkip : LockWaitBlock,
+							wait == LOCK_WAIT ? LockWaitBlock : LockWaitSkip,
 							flags, &failure) == TM_Ok;
 }
 
@@ -362,19 +361,67 @@ form_new_version(struct Store *store, const TableInfo *info, const Session *sess
 	written->tts_tableOid = RelationGetRelid(store->rel);
 }
 
-/* Insert the index entries of a version that is not HOT. */
+/* Insert the index entries of a new row, or of a version that is not HOT. */
 static void
-insert_index_entries(Relation rel, TupleTableSlot *slot,
-					 TU_UpdateIndexes update_indexes)
+insert_index_entries(Relation rel, TupleTableSlot *slot, bool is_update,
+					 bool only_summarizing)
 {
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *result = makeNode(ResultRelInfo);
 
 	InitResultRelInfo(result, rel, 0, NULL, 0);
 	ExecOpenIndices(result, false);
-	insert_index_tuples(result, slot, estate, update_indexes);
+	insert_index_tuples(result, slot, estate, is_update, only_summarizing);
 	ExecCloseIndices(result);
 	FreeExecutorState(estate);
+}
+
+/* Insert a session; it becomes the row as stored. */
+bool
+direct_insert(struct Store *store, Session *session)
+{
+	const TableInfo *info = usable_table(store);
+	ColumnSet	inserted = column_set(COLUMN_INSERTED);
+	TupleTableSlot *written = store->written;
+
+	if (info == NULL || !info->can_insert ||
+		!may_access(store->rel, ACL_SELECT | ACL_INSERT))
+		return false;
+
+	ExecClearTuple(written);
+	memset(written->tts_isnull, true,
+		   RelationGetDescr(store->rel)->natts * sizeof(bool));
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		int			i = info->map[column];
+
+		if ((inserted & COLUMN_BIT(column)) != 0)
+			written->tts_values[i] = session_value(session, column,
+												   &written->tts_isnull[i]);
+	}
+	for (int i = 0; i < info->default_count; i++)
+	{
+		const DefaultInfo *def = &info->defaults[i];
+
+		if (def->expr != NULL)
+			written->tts_values[def->index] =
+				ExecEvalExpr(def->expr, info->econtext,
+							 &written->tts_isnull[def->index]);
+	}
+	ExecStoreVirtualTuple(written);
+	written->tts_tableOid = RelationGetRelid(store->rel);
+	if (!satisfies_constraints(info, written, ~((ColumnSet) 0)))
+		return false;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	simple_table_tuple_insert(store->rel, written);
+	insert_index_entries(store->rel, written, false, false);
+	PopActiveSnapshot();
+	/* let the rest of the transaction see it */
+	CommandCounterIncrement();
+	values_to_session(written->tts_values, written->tts_isnull, info->map,
+					  session);
+	return true;
 }
 
 /* Write the changed columns of the locked session. */
@@ -394,7 +441,7 @@ direct_update(struct Store *store, Session *session)
 	 */
 	LockRelationOid(RelationGetRelid(store->rel), RowExclusiveLock);
 	info = usable_table(store);
-	if (info == NULL || !may_access(store->rel, RowExclusiveLock))
+	if (info == NULL || !may_access(store->rel, ACL_SELECT | ACL_UPDATE))
 		return false;
 	form_new_version(store, info, session);
 	if (!satisfies_constraints(info, store->written, session->changed))
@@ -408,7 +455,8 @@ direct_update(struct Store *store, Session *session)
 							  store->written, GetActiveSnapshot(),
 							  &update_indexes);
 	if (update_indexes != TU_None)
-		insert_index_entries(store->rel, store->written, update_indexes);
+		insert_index_entries(store->rel, store->written, true,
+							 only_summarizing_indexes(update_indexes));
 	PopActiveSnapshot();
 	/* let the rest of the transaction see it */
 	CommandCounterIncrement();

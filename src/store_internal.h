@@ -32,6 +32,7 @@ extern bool direct_read(struct Store *store, const text *upload_id,
 						Session *session);
 extern bool direct_lock(struct Store *store, const text *upload_id,
 						LockWait wait, Session *session);
+extern bool direct_insert(struct Store *store, Session *session);
 extern bool direct_update(struct Store *store, Session *session);
 extern Datum direct_row(struct Store *store);
 

@@ -31,9 +31,6 @@
 #include "statement.h"
 #include "store_internal.h"
 
-/* What fits into a btree entry, however badly it compresses */
-#define INDEXABLE_BYTES 2600
-
 /* The arguments of an UPDATE of all columns, and the key */
 StaticAssertDecl(COLUMN_COUNT + 1 <= STATEMENT_MAX_ARGS,
 				 "a statement takes an argument for every column");
@@ -54,6 +51,10 @@ static Statement lock_one[] = {
 	},
 	[LOCK_NOWAIT] = {
 		.text = SELECT_BY_UPLOAD_ID " FOR UPDATE NOWAIT",
+		.nargs = 1, .argtypes = {TEXTOID},
+	},
+	[LOCK_SKIP] = {
+		.text = SELECT_BY_UPLOAD_ID " FOR UPDATE SKIP LOCKED",
 		.nargs = 1, .argtypes = {TEXTOID},
 	},
 };
@@ -146,7 +147,7 @@ sql_lock(const text *upload_id, LockWait wait, Session *session)
 	}
 	else
 	{
-		statement_run(&lock_one[LOCK_WAIT], &value, NULL, false);
+		statement_run(&lock_one[wait], &value, NULL, false);
 		task.found = sql_fetch_row(session);
 	}
 	return task.found ? LOCK_TAKEN : LOCK_MISSING;
@@ -165,64 +166,6 @@ fetch_written_row(Session *session, const text *upload_id)
 				 errmsg("could not write upload \"%s\"", shown_text(upload_id)),
 				 errdetail("A trigger, rule or row-level security policy on table \"%s\" suppressed the row.",
 						   table_name(TABLE_SESSION))));
-}
-
-/* Is the value that is too long for an index in one of our own indexes? */
-static bool
-is_own_index_full(const ErrorData *error, const Session *session)
-{
-	/* the error of a value that does not even fit into a tuple names no index */
-	if (error->constraint_name == NULL)
-		return VARSIZE_ANY_EXHDR(session->path) > INDEXABLE_BYTES ||
-			(session->owner != NULL &&
-			 VARSIZE_ANY_EXHDR(session->owner) > INDEXABLE_BYTES);
-	return strcmp(error->constraint_name, "upload_session_path_idx") == 0 ||
-		strcmp(error->constraint_name, "upload_session_owner_created_at_idx") == 0;
-}
-
-/*
- * Raise the error of an INSERT: a duplicate key, and a value that is too long
- * for an index, as what it means to the caller, all others as they are.
- */
-pg_noreturn static void
-raise_insert_error(MemoryContext context, const Session *session)
-{
-	ErrorData  *error;
-
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-
-	/* raised anew, since the context of the original shows our statement */
-	if (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
-		error->constraint_name != NULL &&
-		strcmp(error->constraint_name, "upload_session_upload_id_key") == 0)
-	{
-		FlushErrorState();
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("upload \"%s\" already exists",
-						shown_text(session->upload_id)),
-				 error->detail == NULL ? 0 :
-				 errdetail_internal("%s", error->detail),
-				 errhint("Choose another upload_id, or leave it out to get a random one."),
-				 err_generic_string(PG_DIAG_SCHEMA_NAME, error->schema_name),
-				 err_generic_string(PG_DIAG_TABLE_NAME, error->table_name),
-				 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
-									error->constraint_name)));
-	}
-	if (error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
-		is_own_index_full(error, session))
-	{
-		FlushErrorState();
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("path or owner of upload \"%s\" is too long for an index",
-						shown_text(session->upload_id)),
-				 errdetail_internal("%s", error->message),
-				 errhint("Values of up to %d bytes always fit; longer ones only if they can be compressed.",
-						 INDEXABLE_BYTES)));
-	}
-	PG_RE_THROW();
 }
 
 /* Make the statement that inserts a session. */
@@ -256,7 +199,6 @@ make_insert(Statement *insert)
 void
 sql_insert(Session *session)
 {
-	MemoryContext context = CurrentMemoryContext;
 	const text *upload_id = session->upload_id;
 	Datum		values[STATEMENT_MAX_ARGS];
 	bool		nulls[STATEMENT_MAX_ARGS];
@@ -264,15 +206,7 @@ sql_insert(Session *session)
 	if (insert_one.text == NULL)
 		make_insert(&insert_one);
 	session_values(session, column_set(COLUMN_INSERTED), values, nulls);
-	PG_TRY();
-	{
-		statement_run(&insert_one, values, nulls, false);
-	}
-	PG_CATCH();
-	{
-		raise_insert_error(context, session);
-	}
-	PG_END_TRY();
+	statement_run(&insert_one, values, nulls, false);
 	fetch_written_row(session, upload_id);
 }
 

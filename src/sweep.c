@@ -3,18 +3,24 @@
  * sweep.c
  *		Expiry and purge, in batches.
  *
- * A pass scans the due sessions of each status through the index on (status,
- * expires_at), and after them the old rows of the reclaim queue.  Rows are
- * locked with SKIP LOCKED and judged again once locked: a chunk that arrives
- * at the same time either was first, and the session lives, or finds it
- * expired.  Since no row is waited for, two sweeps cannot deadlock with each
- * other, nor a sweep with a chunk.
+ * A pass scans the due sessions through the index on (expires_at, id): once for
+ * live ones, which expire, and once for ended ones, which are purged; then it
+ * scans the reclaim queue for rows that are dropped.  The scans choose keys
+ * without locking anything.  Each row is then locked by its key, with SKIP
+ * LOCKED, and judged again: a chunk that arrives at the same time either was
+ * first, and the session lives, or finds it expired.  Since no row is waited for,
+ * two sweeps cannot deadlock with each other, nor a sweep with a chunk; and any
+ * number of locked rows is passed over, to be met again in the next pass.
+ *
+ * The index cannot tell live sessions from ended ones, since status is in no
+ * index (see the installation script).  So a scan for live ones reads past all
+ * ended ones that wait to be purged, which takes about a second for a million of
+ * them, once in a pass.
  *
  * A batch runs in a subtransaction.  If that fails, because a trigger rejects one
  * of the rows for example, the batch is run again with a subtransaction for each
- * row, and the rows that fail are left out of the rest of the pass.  So an
- * ordinary batch does not pay for a subtransaction per row, which would also
- * slow down the snapshots of all other backends.
+ * row.  So an ordinary batch does not pay for a subtransaction per row, which
+ * would also slow down the snapshots of all other backends.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,7 +29,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -31,7 +37,6 @@
 #include "arguments.h"
 #include "change.h"
 #include "errors.h"
-#include "lifecycle.h"
 #include "reclaim.h"
 #include "row.h"
 #include "settings.h"
@@ -41,21 +46,42 @@
 
 PG_FUNCTION_INFO_V1(vali_blob_sweep_uploads);
 
-/*
- * The order of the scans in a batch.  Expiry comes first, as clients and
- * storage wait for it.
- */
-static const SessionStatus scan_order[] = {
-	STATUS_PENDING, STATUS_IN_PROGRESS,
-	STATUS_COMPLETE, STATUS_ABORTED, STATUS_EXPIRED
+/* How many rows may fail in one batch before it ends */
+#define MAX_FAILURES 10000
+
+/* A scan of rows that were due at a point in time, from a position on */
+#define SELECT_DUE(table, due_at, condition) \
+	{ \
+		.text = "SELECT r.upload_id::pg_catalog.text, r." due_at ", r.id " \
+		"FROM @." table " AS r " \
+		"WHERE (r." due_at ", r.id) OPERATOR(pg_catalog.>) ($1, $2) " \
+		"AND r." due_at " OPERATOR(pg_catalog.<=) $3 AND (" condition ") " \
+		"ORDER BY r." due_at ", r.id LIMIT $4", \
+		.nargs = 4, \
+		.argtypes = {TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID}, \
+		.many_rows = true, \
+	}
+
+/* The scans.  They leave out sessions of a status that we do not know. */
+static Statement select_due[] = {
+	[SCAN_EXPIRY] = SELECT_DUE("upload_session", "expires_at",
+							   "r.status OPERATOR(pg_catalog.=) 'pending' "
+							   "OR r.status OPERATOR(pg_catalog.=) 'in_progress'"),
+	[SCAN_PURGE] = SELECT_DUE("upload_session", "expires_at",
+							  "r.status OPERATOR(pg_catalog.=) 'complete' "
+							  "OR r.status OPERATOR(pg_catalog.=) 'aborted' "
+							  "OR r.status OPERATOR(pg_catalog.=) 'expired'"),
+	[SCAN_RECLAIMS] = SELECT_DUE("upload_reclaim", "enqueued_at", "true"),
 };
 
-StaticAssertDecl(lengthof(scan_order) == STATUS_COUNT,
-				 "every status needs a scan");
+StaticAssertDecl(lengthof(select_due) == SCAN_COUNT,
+				 "every scan has a statement");
 
 typedef struct Batch
 {
 	SweepPass  *pass;
+	SweepScanKind first;
+	SweepScanKind last;
 	int64		max_rows;
 	int64		duration;		/* milliseconds after which it ends; 0: any */
 	TimestampTz until;
@@ -63,99 +89,108 @@ typedef struct Batch
 	bool		per_row;		/* use a subtransaction for each row */
 } Batch;
 
-/* Tasks that may run in subtransactions */
+/* A row to sweep, perhaps in a subtransaction */
 typedef struct RowTask
 {
 	SweepPass  *pass;
-	const Session *due;
+	SweepScanKind kind;
+	TimestampTz due_at;
+	int64		id;
+	const text *upload_id;
 } RowTask;
 
-typedef struct ReclaimTask
+/* Return the position before all rows. */
+SweepPosition
+sweep_first_position(void)
 {
-	SweepPass  *pass;
-	int64		max_rows;
-} ReclaimTask;
+	SweepPosition first = {DT_NOBEGIN, PG_INT64_MIN};
+
+	return first;
+}
 
 /*
- * Begin a pass.  "positions" are what sweep_get_positions() has returned of
- * one that did not come to its end; without them, all scans start from the
- * beginning.
+ * Begin a pass.  "positions" are those of one that did not come to its end; if
+ * NULL, all scans start from the beginning.
  */
 void
-sweep_begin(SweepPass *pass, const TimestampTz *positions)
+sweep_begin(SweepPass *pass, const SweepPosition *positions)
 {
 	memset(pass, 0, sizeof(SweepPass));
 	pass->start = GetCurrentTimestamp();
-	for (int i = 0; i < STATUS_COUNT; i++)
-		pass->scans[i].position = positions == NULL ? DT_NOBEGIN : positions[i];
+	for (int i = 0; i < SCAN_COUNT; i++)
+		pass->scans[i].position = positions == NULL ?
+			sweep_first_position() : positions[i];
 }
 
 /* Is nothing left to do? */
 bool
 sweep_is_over(const SweepPass *pass)
 {
-	for (int i = 0; i < STATUS_COUNT; i++)
+	for (int i = 0; i < SCAN_COUNT; i++)
 	{
 		if (!pass->scans[i].is_exhausted)
 			return false;
 	}
-	return pass->reclaims_done;
+	return true;
 }
 
-/*
- * Where the next pass is to begin each scan.  One that was exhausted begins
- * anew, to find the rows that were locked when it came by.
- */
+/* Return where the next pass is to begin each scan. */
 void
-sweep_get_positions(const SweepPass *pass, TimestampTz *positions)
+sweep_get_positions(const SweepPass *pass, SweepPosition *positions)
 {
-	for (int i = 0; i < STATUS_COUNT; i++)
-		positions[i] = pass->scans[i].is_exhausted ? DT_NOBEGIN :
-			pass->scans[i].position;
+	for (int i = 0; i < SCAN_COUNT; i++)
+	{
+		/* from the beginning, for rows that were locked or have failed */
+		positions[i] = pass->scans[i].is_exhausted ?
+			sweep_first_position() : pass->scans[i].position;
+	}
 }
 
-/* Move a scan on; the rows that failed are not met at another position. */
-static void
-move_to(SweepScan *scan, TimestampTz position)
+/* Return the time until which the rows of a scan are due. */
+static TimestampTz
+scan_end(const SweepPass *pass, SweepScanKind kind)
 {
-	if (position == scan->position)
-		return;
-	scan->position = position;
-	scan->failed_count = 0;
+	switch (kind)
+	{
+		case SCAN_EXPIRY:
+			return GetCurrentTimestamp();
+		case SCAN_PURGE:
+			/* not what is expired now, so that the pass ends */
+			return pass->start;
+		case SCAN_RECLAIMS:
+			return pass->start - reclaim_retention_setting * USECS_PER_SEC;
+	}
+	pg_unreachable();
 }
 
-/* Sweep a session that a cursor has locked. */
+/* Sweep a row, if it is still due. */
 static void
 sweep_row(void *argument)
 {
 	RowTask    *task = argument;
-	SweepPass  *pass = task->pass;
-	Store	   *store = store_open(RowExclusiveLock);
+	SweepCounts *done = &task->pass->done;
+	Store	   *store;
 
-	/* it locks the row once more, which costs little and cannot wait */
-	switch (sweep_session(store, task->due->upload_id, pass->start))
+	if (task->kind == SCAN_RECLAIMS)
+	{
+		if (drop_reclaim(task->id, task->upload_id, task->due_at))
+			done->reclaims_dropped++;
+		return;
+	}
+	store = store_open(RowExclusiveLock);
+	switch (sweep_session(store, task->upload_id, task->kind == SCAN_EXPIRY,
+						  task->due_at))
 	{
 		case SWEEP_EXPIRED:
-			pass->done.expired++;
+			done->expired++;
 			break;
 		case SWEEP_PURGED:
-			pass->done.purged++;
+			done->purged++;
 			break;
 		case SWEEP_NOTHING:
 			break;
 	}
 	store_close(store);
-}
-
-/* Drop old rows of the reclaim queue. */
-static void
-sweep_reclaims(void *argument)
-{
-	ReclaimTask *task = argument;
-	int64		dropped = purge_reclaims(task->pass->start, task->max_rows);
-
-	task->pass->done.reclaims_dropped += dropped;
-	task->pass->reclaims_done = dropped < task->max_rows;
 }
 
 /* Record that something could not be swept, and why. */
@@ -167,61 +202,76 @@ record_failure(SweepPass *pass, const char *what, const ErrorData *error)
 				 sizeof(pass->error));
 }
 
-/* Return the rows that have failed at a scan's position, as an array. */
-static ArrayType *
-failed_ids(const SweepScan *scan)
+/* Fetch the next key of a scan, and move the scan's position there. */
+static bool
+fetch_key(Portal portal, SweepScan *scan, RowTask *task)
 {
-	Datum		ids[SWEEP_MAX_FAILED_IDS];
+	SPITupleTable *table;
+	bool		is_null;
 
-	for (int i = 0; i < scan->failed_count; i++)
-		ids[i] = Int64GetDatum(scan->failed_ids[i]);
-	return construct_array(ids, scan->failed_count, INT8OID, sizeof(int64),
-						   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+	if (!statement_fetch(portal))
+		return false;
+	table = SPI_tuptable;
+	task->upload_id = DatumGetTextPCopy(SPI_getbinval(table->vals[0],
+													  table->tupdesc, 1,
+													  &is_null));
+	scan->position.due_at =
+		DatumGetTimestampTz(SPI_getbinval(table->vals[0], table->tupdesc, 2,
+										  &is_null));
+	scan->position.id = DatumGetInt64(SPI_getbinval(table->vals[0],
+													table->tupdesc, 3, &is_null));
+	task->id = scan->position.id;
+	SPI_freetuptable(table);
+	return true;
+}
+
+/* Return how many rows were swept. */
+static int64
+total_swept(const SweepCounts *done)
+{
+	return done->expired + done->purged + done->reclaims_dropped;
 }
 
 /*
- * Sweep sessions of one status that were due at a moment, from the scan's
- * position on.  Returns how many were swept.  The scan is exhausted when there
- * are no more.
+ * Sweep rows of a scan, from its position on.  Returns how many were swept: those
+ * that are locked, or fail, do not fill the batch.
  */
 static int64
-run_scan(const Batch *batch, SessionStatus status, TimestampTz due_at,
+run_scan(const Batch *batch, SweepScanKind kind, TimestampTz due_at,
 		 int64 max_rows)
 {
 	SweepPass  *pass = batch->pass;
-	SweepScan  *scan = &pass->scans[status];
+	SweepScan  *scan = &pass->scans[kind];
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext row_context = AllocSetContextCreate(caller, "vali_blob sweep",
 													  ALLOCSET_SMALL_SIZES);
-	Portal		portal = store_open_due(status, scan->position, due_at,
-										failed_ids(scan), max_rows);
-	Session		session;
-	RowTask		task = {.pass = pass, .due = &session};
+	Datum		values[] = {
+		TimestampTzGetDatum(scan->position.due_at),
+		Int64GetDatum(scan->position.id),
+		TimestampTzGetDatum(due_at),
+		Int64GetDatum(max_rows),
+	};
+	Portal		portal = statement_open(&select_due[kind], values, false);
+	RowTask		task = {.pass = pass, .kind = kind, .due_at = due_at};
+	int64		swept_before = total_swept(&pass->done);
 	int64		fetched = 0;
-	int64		failed = 0;
 	bool		in_time;
 
 	MemoryContextSwitchTo(row_context);
 	while ((in_time = GetCurrentTimestamp() < batch->until) &&
-		   scan->failed_count < SWEEP_MAX_FAILED_IDS &&
-		   store_fetch(portal, &session))
+		   fetch_key(portal, scan, &task))
 	{
 		ErrorData  *error = NULL;
 
 		CHECK_FOR_INTERRUPTS();
 		fetched++;
-		move_to(scan, session.expires_at);
 		if (batch->per_row)
 			error = in_subtransaction(sweep_row, &task);
 		else
 			sweep_row(&task);
 		if (error != NULL)
-		{
-			failed++;
-			scan->failed_ids[scan->failed_count++] = session.id;
 			record_failure(pass, psprintf("upload \"%s\"",
-										  shown_text(session.upload_id)), error);
-		}
+										  shown_text(task.upload_id)), error);
 		MemoryContextReset(row_context);
 		if (batch->delay_point != NULL)
 			batch->delay_point();
@@ -230,74 +280,51 @@ run_scan(const Batch *batch, SessionStatus status, TimestampTz due_at,
 	MemoryContextDelete(row_context);
 	SPI_cursor_close(portal);
 
-	/* give up the rest of a position at which too many rows have failed */
-	if (scan->failed_count == SWEEP_MAX_FAILED_IDS)
-		move_to(scan, scan->position + 1);
-	else
-		scan->is_exhausted = in_time && fetched < max_rows;
-	return fetched - failed;
+	scan->is_exhausted = in_time && fetched < max_rows;
+	return total_swept(&pass->done) - swept_before;
 }
 
-/*
- * Sweep until the batch is full or nothing is left.
- *
- * Every batch first expires what is due by now, even if an earlier one had
- * nothing left to expire, so that expiry never waits for a backlog of purges.
- * Purges concern what was due when the pass began, so that the pass ends.
- *
- * Rows that fail do not count, so that they cannot fill every batch, but end
- * the batch when they are very many.
- */
+/* Run the scans until the batch is full or nothing is left. */
 static void
 run_batch(void *argument)
 {
 	Batch	   *batch = argument;
 	SweepPass  *pass = batch->pass;
 	int64		left = batch->max_rows;
-	int64		max_failed = pass->failed + SWEEP_MAX_FAILURES;
+	/* rows that fail do not fill the batch, but very many of them end it */
+	int64		max_failed = pass->failed + MAX_FAILURES;
 
 	batch->until = batch->duration == 0 ? DT_NOEND :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), batch->duration);
-	for (int i = 0; i < (int) lengthof(scan_order); i++)
+	for (SweepScanKind kind = batch->first; kind <= batch->last; kind++)
 	{
-		SweepScan  *scan = &pass->scans[scan_order[i]];
-		bool		is_expiry = status_is_live(scan_order[i]);
-		TimestampTz due_at = is_expiry ? GetCurrentTimestamp() : pass->start;
+		TimestampTz due_at = scan_end(pass, kind);
 
-		if (is_expiry)
-			scan->is_exhausted = false;
-		while (!scan->is_exhausted)
+		if (kind == SCAN_RECLAIMS && reclaim_retention_setting < 0)
+			pass->scans[kind].is_exhausted = true;
+		while (!pass->scans[kind].is_exhausted)
 		{
 			if (left <= 0 || pass->failed >= max_failed ||
 				GetCurrentTimestamp() >= batch->until)
 				return;
-			left -= run_scan(batch, scan_order[i], due_at, left);
-		}
-	}
-	if (left > 0 && !pass->reclaims_done)
-	{
-		ReclaimTask task = {.pass = pass, .max_rows = left};
-		ErrorData  *error = in_subtransaction(sweep_reclaims, &task);
-
-		if (error != NULL)
-		{
-			record_failure(pass, "reclaim queue", error);
-			pass->reclaims_done = true;
+			left -= run_scan(batch, kind, due_at, left);
 		}
 	}
 }
 
 /*
- * Sweep a batch of a pass, in the caller's transaction: at most max_rows rows,
- * and if duration is not 0, for about so many milliseconds.
+ * Sweep a batch of a pass, in the caller's transaction: by some of the scans, at
+ * most max_rows rows, and if duration is not 0, for about so many milliseconds.
  */
 void
-sweep_batch(SweepPass *pass, int64 max_rows, int64 duration,
-			void (*delay_point) (void))
+sweep_batch(SweepPass *pass, SweepScanKind first, SweepScanKind last,
+			int64 max_rows, int64 duration, void (*delay_point) (void))
 {
 	SweepPass  *before = palloc(sizeof(SweepPass));
 	Batch		batch = {
 		.pass = pass,
+		.first = first,
+		.last = last,
 		.max_rows = max_rows,
 		.duration = duration,
 		.delay_point = delay_point,
@@ -305,7 +332,7 @@ sweep_batch(SweepPass *pass, int64 max_rows, int64 duration,
 	int			guc_level = NewGUCNestLevel();
 
 	/*
-	 * The plans must walk the index in its order, however few rows the planner
+	 * The plans must scan the index in its order, however few rows the planner
 	 * expects: sorting all that is due would cost the same again for each
 	 * batch.
 	 */
@@ -337,7 +364,7 @@ Datum
 vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 {
 	int64		max_rows = sweep_batch_size_setting;
-	SweepPass  *pass = palloc(sizeof(SweepPass));
+	SweepPass	pass;
 	Datum		values[3];
 	bool		nulls[3] = {false, false, false};
 
@@ -346,17 +373,17 @@ vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(0))
 		max_rows = required_count(fcinfo, 0, "max_rows");
 
-	sweep_begin(pass, NULL);
-	sweep_batch(pass, max_rows, 0, NULL);
-	if (pass->failed > 0)
+	sweep_begin(&pass, NULL);
+	sweep_batch(&pass, SCAN_EXPIRY, SCAN_RECLAIMS, max_rows, 0, NULL);
+	if (pass.failed > 0)
 		ereport(WARNING,
 				(errmsg_plural("could not sweep %lld upload session",
 							   "could not sweep %lld upload sessions",
-							   (unsigned long) pass->failed,
-							   (long long) pass->failed),
-				 errdetail("The last error was: %s", pass->error)));
-	values[0] = Int64GetDatum(pass->done.expired);
-	values[1] = Int64GetDatum(pass->done.purged);
-	values[2] = Int64GetDatum(pass->done.reclaims_dropped);
+							   (unsigned long) pass.failed,
+							   (long long) pass.failed),
+				 errdetail("The last error was: %s", pass.error)));
+	values[0] = Int64GetDatum(pass.done.expired);
+	values[1] = Int64GetDatum(pass.done.purged);
+	values[2] = Int64GetDatum(pass.done.reclaims_dropped);
 	PG_RETURN_DATUM(return_columns(fcinfo, values, nulls, lengthof(values)));
 }

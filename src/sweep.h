@@ -10,22 +10,30 @@
 
 #include "session.h"
 
-/* How many failed rows with the same expires_at a scan can step over. */
-#define SWEEP_MAX_FAILED_IDS 1000
+/* The scans of a pass, in the order in which a batch runs them */
+typedef enum SweepScanKind
+{
+	SCAN_EXPIRY,				/* live sessions past their deadline */
+	SCAN_PURGE,					/* ended sessions past their retention */
+	SCAN_RECLAIMS				/* rows of the reclaim queue past theirs */
+} SweepScanKind;
 
-/* How many rows may fail in one batch before it ends. */
-#define SWEEP_MAX_FAILURES 10000
+#define SCAN_COUNT (SCAN_RECLAIMS + 1)
 
-/* A scan of the due sessions of one status, in the order of expires_at. */
+/* A position in the index on (expires_at, id), or (enqueued_at, id) */
+typedef struct SweepPosition
+{
+	TimestampTz due_at;
+	int64		id;
+} SweepPosition;
+
 typedef struct SweepScan
 {
-	TimestampTz position;		/* expires_at from which it continues */
-	bool		is_exhausted;	/* nothing was left when it last ran */
-	int			failed_count;
-	int64		failed_ids[SWEEP_MAX_FAILED_IDS];	/* rows at position that failed */
+	SweepPosition position;		/* of the row that was met last */
+	bool		is_exhausted;	/* no row was left when it last ran */
 } SweepScan;
 
-/* What a sweep has done. */
+/* What a sweep has done */
 typedef struct SweepCounts
 {
 	int64		expired;
@@ -33,21 +41,23 @@ typedef struct SweepCounts
 	int64		reclaims_dropped;
 } SweepCounts;
 
-/* A pass over all that is due, in any number of batches. */
+/* A pass over all that is due, in any number of batches */
 typedef struct SweepPass
 {
 	TimestampTz start;
-	SweepScan	scans[STATUS_COUNT];
-	bool		reclaims_done;
+	SweepScan	scans[SCAN_COUNT];
 	SweepCounts done;
 	int64		failed;
 	char		error[256];		/* why the last of them failed */
 } SweepPass;
 
-extern void sweep_begin(SweepPass *pass, const TimestampTz *positions);
+extern SweepPosition sweep_first_position(void);
+extern void sweep_begin(SweepPass *pass, const SweepPosition *positions);
 extern bool sweep_is_over(const SweepPass *pass);
-extern void sweep_get_positions(const SweepPass *pass, TimestampTz *positions);
-extern void sweep_batch(SweepPass *pass, int64 max_rows, int64 duration,
+extern void sweep_get_positions(const SweepPass *pass,
+								SweepPosition *positions);
+extern void sweep_batch(SweepPass *pass, SweepScanKind first,
+						SweepScanKind last, int64 max_rows, int64 duration,
 						void (*delay_point) (void));
 
 #endif							/* VALI_BLOB_SWEEP_H */

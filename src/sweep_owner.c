@@ -1,43 +1,46 @@
 /*-------------------------------------------------------------------------
  *
  * sweep_owner.c
- *		The role that the worker sweeps as, and what else it may run as that
- *		role.
+ *		The role that the worker sweeps as, and whether that is safe.
  *
- * The worker sweeps as the owner of upload_session and upload_reclaim.  If
- * that is an ordinary role, whoever attaches code to the tables gets that
- * role's privileges, as with any table.  If it is a superuser, the code of
- * other roles must not be run.  This is what a change of a row can run, and
- * why each is safe:
+ * The worker sweeps as the owner of upload_session and upload_reclaim.  If that
+ * is an ordinary role, whoever was granted TRIGGER or REFERENCES on the tables
+ * can run code as that role, as with any table.  If it is a superuser, no code of
+ * an ordinary role must run at all, not even as that role: it could create
+ * triggers or change settings for what runs as superuser later in the same
+ * transaction.  This is what a change of a row can run, and why each is safe:
  *
- *	  - Triggers.  Whoever has the privilege TRIGGER may create them; see
- *		is_dangerous_trigger().
- *	  - Foreign keys of other tables.  Whoever has the privilege REFERENCES may
- *		create them.  CASCADE, SET NULL and SET DEFAULT change the referencing
- *		table as its owner, but before version 18 run its AFTER triggers as
- *		the current user; so such a table must be as safe as our own.  NO
- *		ACTION and RESTRICT only read the referencing table, as its owner.
- *		What that may run (functions in index expressions, casts) can leave
- *		nothing behind but settings, so that then our own triggers must not
- *		depend on the search_path.
- *	  - Children and partitions.  They may belong to another role, with all
- *		that follows; so they must belong to ours.
- *	  - Foreign keys of our own tables, CHECK constraints, defaults, generated
- *		columns, rules, row-level security policies, index expressions and
- *		predicates, statistics objects: only the owner of a table can create
- *		them.  Policies are not applied to a superuser in any case.
+ *	  - Triggers, which whoever has the privilege TRIGGER may create.  Those that
+ *		a sweep fires must be safe, see is_unsafe_trigger().
+ *	  - Foreign keys that reference our tables, which whoever has the privilege
+ *		REFERENCES may create.  Deleting a row runs queries on the referencing
+ *		table, as its owner, whatever the action of the key; so that table must
+ *		be a superuser's.  CASCADE, SET NULL and SET DEFAULT change it, so that
+ *		all of this holds for it as well.  When a session expires, no key
+ *		changes, unless a trigger or a generated column changes it.
+ *	  - Foreign keys of our tables to others: checked when a row is inserted into
+ *		upload_reclaim.
+ *	  - Rules: only the owner of a table can create them, but they may change
+ *		other tables.  We accept none.
+ *	  - Children and partitions may belong to another role.  They must belong to
+ *		the owner of their parent.
+ *	  - CHECK constraints, defaults, generated columns, row-level security
+ *		policies, index expressions and predicates, statistics objects: only the
+ *		owner of a table can create them.  They may depend on the search_path,
+ *		which is ours, as no code of an ordinary role has run.  Policies are not
+ *		applied to a superuser in any case.
  *	  - Types and operators: the columns have built-in types and our enum, to
- *		which only its owner can add anything, and all statements qualify
- *		their operators.
- *	  - Event triggers: only superusers can create them, and a sweep runs no
- *		DDL.
+ *		which only its owner can add anything, and all statements qualify their
+ *		operators.
+ *	  - Event triggers: only superusers can create them, and a sweep runs no DDL.
  *	  - Row filters and column lists of publications: evaluated by the process
  *		that sends the changes, as the subscription's user.
- *	  - Settings of the database and its owner's: the worker overrides those
- *		that matter, and its statements do not depend on the others.
+ *	  - Settings of the database and of roles: the worker overrides those that
+ *		matter, and its statements do not depend on the others.
  *
- * The locks that are taken here keep all of that as it is until the end of the
- * transaction: each of these objects is created under a stronger lock.
+ * The locks on the tables keep other sessions from creating any of these until the
+ * end of the transaction.  Expiry is checked apart from purges, so that what must
+ * stop a purge does not stop expiry.
  *
  *-------------------------------------------------------------------------
  */
@@ -50,13 +53,10 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -66,68 +66,67 @@
 #include "compat.h"
 #include "sweep_owner.h"
 
-/* What is found about the tables of a superuser. */
-typedef struct OwnerCheck
+/* What is done to the rows of a table; a bit mask */
+#define CHANGE_INSERT	0x01
+#define CHANGE_UPDATE	0x02
+#define CHANGE_DELETE	0x04
+#define CHANGE_KEYS		0x08	/* an UPDATE that may change any column */
+
+/* A table whose rows a sweep changes */
+typedef struct ChangedTable
 {
-	List	   *tables;			/* whose rows a sweep changes, and which are locked */
-	bool		reads_ordinary; /* a foreign key reads an ordinary role's table */
-} OwnerCheck;
+	Oid			relid;
+	int			changes;
+} ChangedTable;
 
-static void collect_tables(OwnerCheck *check, Oid table, bool keys_change);
+typedef struct SafetyCheck
+{
+	List	   *tables;			/* ChangedTables; each is locked */
+	bool		is_busy;		/* a lock could not be had at once */
+} SafetyCheck;
 
-/* The columns that a sweep changes in rows that stay. */
-static const char *const swept_columns[] = {
+static void add_table(SafetyCheck *check, Oid relid, int changes);
+
+/* The columns that expiry changes */
+static const char *const expiry_columns[] = {
 	"status", "updated_at", "expires_at"
 };
 
 /* Return the owner of a table. */
 static Oid
-table_owner(Oid table)
+table_owner(Oid relid)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", table);
+		elog(ERROR, "cache lookup failed for relation %u", relid);
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return owner;
 }
 
-/* Does a function set its own search_path? */
-static bool
-sets_search_path(HeapTuple function)
+/* Report tables that must have the same owner. */
+pg_noreturn static void
+report_owners(Oid relid, Oid other)
 {
-	bool		is_null;
-	Datum		config = SysCacheGetAttr(PROCOID, function,
-										 Anum_pg_proc_proconfig, &is_null);
-	Datum	   *settings;
-	int			count;
-
-	if (is_null)
-		return false;
-	deconstruct_array(DatumGetArrayTypeP(config), TEXTOID, -1, false,
-					  TYPALIGN_INT, &settings, NULL, &count);
-	for (int i = 0; i < count; i++)
-	{
-		if (strncmp(TextDatumGetCString(settings[i]), "search_path=",
-					strlen("search_path=")) == 0)
-			return true;
-	}
-	return false;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("tables \"%s\" and \"%s\" have different owners",
+					get_rel_name(relid), get_rel_name(other)),
+			 errhint("Give them to one role with ALTER TABLE ... OWNER TO.")));
 }
 
 /*
  * Could a trigger run the code of an ordinary role?
  *
- * It is not recorded who has created a trigger.  What its WHEN clause does
- * cannot be told from the functions that it names: ts_rewrite() runs any SQL,
+ * It is not recorded who has created a trigger.  What its WHEN clause does cannot
+ * be told from the functions that it names: ts_rewrite() runs any SQL,
  * lo_export() writes any file, a domain has hidden functions.  Arguments can
- * steer a superuser's function.  And what is SECURITY DEFINER now may no longer
- * be when the second row is swept.
+ * steer a superuser's function.
  */
 static bool
-is_dangerous_trigger(const Trigger *trigger, bool needs_search_path)
+is_unsafe_trigger(const Trigger *trigger)
 {
 	HeapTuple	function;
 	bool		result;
@@ -137,23 +136,35 @@ is_dangerous_trigger(const Trigger *trigger, bool needs_search_path)
 	function = SearchSysCache1(PROCOID, ObjectIdGetDatum(trigger->tgfoid));
 	if (!HeapTupleIsValid(function))
 		elog(ERROR, "cache lookup failed for function %u", trigger->tgfoid);
-	result = !superuser_arg(((Form_pg_proc) GETSTRUCT(function))->proowner) ||
-		(needs_search_path && !sets_search_path(function));
+	result = !superuser_arg(((Form_pg_proc) GETSTRUCT(function))->proowner);
 	ReleaseSysCache(function);
 	return result;
 }
 
-/* Could a sweep change the key of a row that other tables reference? */
+/* Is a trigger fired by changes of a table, outside of a replica? */
 static bool
-changes_keys(Oid table)
+is_fired(const Trigger *trigger, int changes)
 {
-	Relation	rel = table_open(table, NoLock);
+	return trigger->tgenabled != TRIGGER_DISABLED &&
+		trigger->tgenabled != TRIGGER_FIRES_ON_REPLICA &&
+		((TRIGGER_FOR_INSERT(trigger->tgtype) && (changes & CHANGE_INSERT) != 0) ||
+		 (TRIGGER_FOR_UPDATE(trigger->tgtype) && (changes & CHANGE_UPDATE) != 0) ||
+		 (TRIGGER_FOR_DELETE(trigger->tgtype) && (changes & CHANGE_DELETE) != 0));
+}
+
+/* Could the expiry of a session change the key of its row? */
+static bool
+expiry_changes_keys(Relation rel)
+{
+	TupleConstr *constr = RelationGetDescr(rel)->constr;
 	Bitmapset  *keys = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_KEY);
 
-	table_close(rel, NoLock);
-	for (int i = 0; i < (int) lengthof(swept_columns); i++)
+	if (has_generated_columns(constr) ||
+		(rel->trigdesc != NULL && rel->trigdesc->trig_update_before_row))
+		return true;
+	for (int i = 0; i < (int) lengthof(expiry_columns); i++)
 	{
-		AttrNumber	attnum = get_attnum(table, swept_columns[i]);
+		AttrNumber	attnum = get_attnum(RelationGetRelid(rel), expiry_columns[i]);
 
 		if (attnum != InvalidAttrNumber &&
 			bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, keys))
@@ -162,123 +173,160 @@ changes_keys(Oid table)
 	return false;
 }
 
-/* Does the trigger of a foreign key change the referencing table? */
-static bool
-changes_referencing_table(Oid function, bool keys_change)
-{
-	switch (function)
-	{
-		case F_RI_FKEY_CASCADE_DEL:
-		case F_RI_FKEY_SETNULL_DEL:
-		case F_RI_FKEY_SETDEFAULT_DEL:
-			return true;
-		case F_RI_FKEY_CASCADE_UPD:
-		case F_RI_FKEY_SETNULL_UPD:
-		case F_RI_FKEY_SETDEFAULT_UPD:
-			return keys_change;
-		default:
-			return false;
-	}
-}
-
-/* Copy a table's triggers: its relation cache entry may be rebuilt meanwhile. */
-static TriggerDesc *
-copy_triggers(Oid table)
-{
-	Relation	rel = table_open(table, NoLock);
-	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
-
-	table_close(rel, NoLock);
-	return triggers;
-}
-
-/* Collect the tables whose rows change along with those of a table. */
+/* Check that a table, and its children, are a superuser's. */
 static void
-collect_referencing(OwnerCheck *check, Oid table, bool keys_change)
+check_owner_of_key(Oid relid, const Trigger *trigger)
 {
-	TriggerDesc *triggers = copy_triggers(table);
-
-	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-	{
-		const Trigger *trigger = &triggers->triggers[i];
-		Oid			referencing = trigger->tgconstrrelid;
-
-		if (!trigger->tgisinternal || trigger->tgenabled == TRIGGER_DISABLED ||
-			RI_FKey_trigger_type(trigger->tgfoid) != RI_TRIGGER_PK)
-			continue;
-		if (!changes_referencing_table(trigger->tgfoid, keys_change))
-		{
-			if (!superuser_arg(table_owner(referencing)))
-				check->reads_ordinary = true;
-			continue;
-		}
-		LockRelationOid(referencing, RowExclusiveLock);
-		if (!superuser_arg(table_owner(referencing)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("foreign key \"%s\" of table \"%s\" could run what an ordinary role has attached as superuser",
-							get_constraint_name(trigger->tgconstraint),
-							get_rel_name(referencing)),
-					 errhint("Make a role that is no superuser the owner of the tables, or let the foreign key do nothing but check.")));
-		collect_tables(check, referencing, true);
-	}
-}
-
-/* Report tables that must have the same owner. */
-pg_noreturn static void
-report_owners(Oid table, Oid other)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("tables \"%s\" and \"%s\" have different owners",
-					get_rel_name(table), get_rel_name(other)),
-			 errhint("Give them to one role with ALTER TABLE ... OWNER TO.")));
-}
-
-/* Collect a table, which is locked, and its children or partitions. */
-static void
-collect_tables(OwnerCheck *check, Oid table, bool keys_change)
-{
-	Oid			owner = table_owner(table);
 	ListCell   *cell;
 
-	check_stack_depth();		/* foreign keys may form long chains */
-	foreach(cell, find_all_inheritors(table, RowExclusiveLock, NULL))
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
 	{
-		Oid			child = lfirst_oid(cell);
-
-		if (list_member_oid(check->tables, child))
-			continue;
-		if (table_owner(child) != owner)
-			report_owners(table, child);
-		check->tables = lappend_oid(check->tables, child);
-		collect_referencing(check, child, keys_change || changes_keys(child));
+		if (!superuser_arg(table_owner(lfirst_oid(cell))))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("foreign key \"%s\" could run an ordinary role's code in a superuser's sweep",
+							get_constraint_name(trigger->tgconstraint)),
+					 errdetail("Table \"%s\" does not belong to a superuser.",
+							   get_rel_name(lfirst_oid(cell))),
+					 errhint("Make a role that is not a superuser the owner of tables \"%s\" and \"%s\".",
+							 table_name(TABLE_SESSION), table_name(TABLE_RECLAIM))));
 	}
 }
 
-/* Check the triggers of a table. */
+/* Check the foreign key of an internal trigger that changes fire. */
 static void
-check_triggers(const OwnerCheck *check, Oid table)
+check_foreign_key(SafetyCheck *check, const Trigger *trigger, int changes)
 {
-	TriggerDesc *triggers = copy_triggers(table);
+	int			type = RI_FKey_trigger_type(trigger->tgfoid);
+	Oid			other = trigger->tgconstrrelid;
 
+	/* an UPDATE that changes no key does nothing */
+	if (type == RI_TRIGGER_NONE ||
+		(TRIGGER_FOR_UPDATE(trigger->tgtype) && (changes & CHANGE_KEYS) == 0))
+		return;
+	check_owner_of_key(other, trigger);
+	switch (trigger->tgfoid)
+	{
+		case F_RI_FKEY_CASCADE_DEL:
+			add_table(check, other, CHANGE_DELETE);
+			break;
+		case F_RI_FKEY_CASCADE_UPD:
+		case F_RI_FKEY_SETNULL_DEL:
+		case F_RI_FKEY_SETNULL_UPD:
+		case F_RI_FKEY_SETDEFAULT_DEL:
+		case F_RI_FKEY_SETDEFAULT_UPD:
+			add_table(check, other, CHANGE_UPDATE | CHANGE_KEYS);
+			break;
+		default:
+			break;
+	}
+}
+
+/* Check what changes of a table can run. */
+static void
+check_table(SafetyCheck *check, const ChangedTable *table)
+{
+	Relation	rel = table_open(table->relid, NoLock);
+	/* copied, as the relation cache entry may be rebuilt meanwhile */
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
+	bool		has_rules = rel->rd_rules != NULL;
+
+	table_close(rel, NoLock);
+	if (has_rules)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("rules of table \"%s\" could run an ordinary role's code in a superuser's sweep",
+						get_rel_name(table->relid)),
+				 errhint("Drop the rules, or make a role that is not a superuser the owner of tables \"%s\" and \"%s\".",
+						 table_name(TABLE_SESSION), table_name(TABLE_RECLAIM))));
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		const Trigger *trigger = &triggers->triggers[i];
 
-		if (!trigger->tgisinternal && trigger->tgenabled != TRIGGER_DISABLED &&
-			is_dangerous_trigger(trigger, check->reads_ordinary))
+		if (!is_fired(trigger, table->changes))
+			continue;
+		if (trigger->tgisinternal)
+			check_foreign_key(check, trigger, table->changes);
+		else if (is_unsafe_trigger(trigger))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("trigger \"%s\" on table \"%s\" could run what an ordinary role has attached as superuser",
-							trigger->tgname, get_rel_name(table)),
-					 check->reads_ordinary ?
-					 errhint("Make a role that is no superuser the owner of the tables, or drop the trigger, or let its function set its search_path.") :
-					 errhint("Make a role that is no superuser the owner of the tables, or drop the trigger.")));
+					 errmsg("trigger \"%s\" on table \"%s\" could run an ordinary role's code in a superuser's sweep",
+							trigger->tgname, get_rel_name(table->relid)),
+					 errdetail("It has a WHEN clause or arguments, or its function does not belong to a superuser."),
+					 errhint("Make a role that is not a superuser the owner of tables \"%s\" and \"%s\", or drop the trigger.",
+							 table_name(TABLE_SESSION), table_name(TABLE_RECLAIM))));
 	}
 }
 
-/* Find the role to sweep as, and check that this is safe. */
+/* Add changes of a table, and of its children or partitions. */
+static void
+add_table(SafetyCheck *check, Oid relid, int changes)
+{
+	ListCell   *cell;
+
+	/* wait for nobody; the lock keeps the list of children as it is */
+	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+	{
+		check->is_busy = true;
+		return;
+	}
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+	{
+		Oid			child = lfirst_oid(cell);
+		ChangedTable *table = NULL;
+		ListCell   *other;
+
+		if (child != relid && !ConditionalLockRelationOid(child, RowExclusiveLock))
+		{
+			check->is_busy = true;
+			return;
+		}
+		if (table_owner(child) != table_owner(relid))
+			report_owners(relid, child);
+		foreach(other, check->tables)
+		{
+			if (((ChangedTable *) lfirst(other))->relid == child)
+				table = lfirst(other);
+		}
+		if (table == NULL)
+		{
+			table = palloc0(sizeof(ChangedTable));
+			table->relid = child;
+			check->tables = lappend(check->tables, table);
+		}
+		else if ((table->changes & changes) == changes)
+			continue;
+		table->changes |= changes;
+		check_stack_depth();	/* foreign keys may form long chains */
+		check_table(check, table);
+	}
+}
+
+/* Add what expiry does to upload_session. */
+static void
+add_expiry(SafetyCheck *check, Oid relid)
+{
+	ListCell   *cell;
+	int			changes = CHANGE_UPDATE;
+
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+	{
+		Relation	rel;
+
+		if (!ConditionalLockRelationOid(lfirst_oid(cell), RowExclusiveLock))
+		{
+			check->is_busy = true;
+			return;
+		}
+		rel = table_open(lfirst_oid(cell), NoLock);
+		if (expiry_changes_keys(rel))
+			changes |= CHANGE_KEYS;
+		table_close(rel, NoLock);
+	}
+	add_table(check, relid, changes);
+}
+
+/* Return the role to sweep as. */
 Oid
 sweep_owner(void)
 {
@@ -290,15 +338,33 @@ sweep_owner(void)
 		if (table_owner(catalog->tables[i]) != owner)
 			report_owners(catalog->tables[0], catalog->tables[i]);
 	}
-	if (superuser_arg(owner))
-	{
-		OwnerCheck	check = {0};
-		ListCell   *cell;
-
-		for (int i = 0; i < TABLE_COUNT; i++)
-			collect_tables(&check, catalog->tables[i], false);
-		foreach(cell, check.tables)
-			check_triggers(&check, lfirst_oid(cell));
-	}
 	return owner;
+}
+
+/*
+ * Check that a scan runs no code of an ordinary role as a superuser, or report
+ * what could.  Returns false if another session holds a lock that this needs.
+ */
+bool
+check_sweep_is_safe(Oid owner, SweepScanKind kind)
+{
+	const Catalog *catalog = catalog_get();
+	SafetyCheck check = {0};
+
+	if (!superuser_arg(owner))
+		return true;
+	switch (kind)
+	{
+		case SCAN_EXPIRY:
+			add_expiry(&check, catalog->tables[TABLE_SESSION]);
+			add_table(&check, catalog->tables[TABLE_RECLAIM], CHANGE_INSERT);
+			break;
+		case SCAN_PURGE:
+			add_table(&check, catalog->tables[TABLE_SESSION], CHANGE_DELETE);
+			break;
+		case SCAN_RECLAIMS:
+			add_table(&check, catalog->tables[TABLE_RECLAIM], CHANGE_DELETE);
+			break;
+	}
+	return !check.is_busy;
 }

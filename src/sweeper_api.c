@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "arguments.h"
 #include "launcher.h"
 #include "row.h"
 #include "sweeper_api.h"
@@ -73,12 +74,13 @@ start_launcher(void)
 
 /* start_sweeper(): start the launcher now; false if it is already running. */
 Datum
-vali_blob_start_sweeper(FunctionCallInfo fcinfo pg_attribute_unused())
+vali_blob_start_sweeper(PG_FUNCTION_ARGS)
 {
 	LOCKTAG		tag;
 	bool		is_needed;
 
 	PreventCommandIfReadOnly("start_sweeper()");
+	check_unknown_arguments(fcinfo, 0);
 
 	/*
 	 * One caller at a time, in all databases, so that they do not use up the
@@ -103,6 +105,7 @@ vali_blob_sweeper_status(PG_FUNCTION_ARGS)
 	bool		nulls[STATUS_COLUMNS] = {0};
 	int			n = 0;
 
+	check_unknown_arguments(fcinfo, 0);
 	sweeper_get_database(&database);
 	values[n++] = BoolGetDatum(sweeper_launcher_pid() != 0);
 

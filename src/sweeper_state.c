@@ -216,8 +216,8 @@ get_or_create_entry(Oid database)
 		}
 		memset(entry, 0, sizeof(SweptDatabase));
 		entry->database = database;
-		for (int i = 0; i < STATUS_COUNT; i++)
-			entry->positions[i] = DT_NOBEGIN;
+		for (int i = 0; i < SCAN_COUNT; i++)
+			entry->positions[i] = sweep_first_position();
 	}
 	entry->last_used = GetCurrentTimestamp();
 	return entry;

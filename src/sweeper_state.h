@@ -32,7 +32,7 @@ typedef struct SweptDatabase
 	int64		last_duration;	/* microseconds */
 	SweepCounts last;
 	SweepCounts total;
-	TimestampTz positions[STATUS_COUNT];	/* where the next pass begins */
+	SweepPosition positions[SCAN_COUNT];	/* where the next pass begins */
 	TimestampTz last_error_at;	/* 0: none yet */
 	TimestampTz log_period_start;	/* 0: nothing was logged yet */
 	int			log_lines;		/* in that period */

@@ -18,11 +18,16 @@
 #include "access/transam.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "rewrite/rewriteHandler.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -202,6 +207,65 @@ find_key_index(Relation rel, AttrNumber upload_id)
 	return result;
 }
 
+/*
+ * Does a trigger do nothing when we update a row?  True for those of a foreign
+ * key, from or to the table, whose columns we never update; see
+ * RI_FKey_pk_upd_check_required() and RI_FKey_fk_upd_check_required().
+ */
+static bool
+is_idle_trigger(const TableInfo *info, const Trigger *trigger)
+{
+	ColumnSet	writable = column_set(COLUMN_WRITABLE);
+	int			type = RI_FKey_trigger_type(trigger->tgfoid);
+	HeapTuple	tuple;
+	Form_pg_constraint form;
+	int			nkeys;
+	AttrNumber	referencing[INDEX_MAX_KEYS];
+	AttrNumber	referenced[INDEX_MAX_KEYS];
+	const AttrNumber *keys;
+	bool		is_idle;
+
+	if (!trigger->tgisinternal || type == RI_TRIGGER_NONE)
+		return false;
+	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(trigger->tgconstraint));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_constraint) GETSTRUCT(tuple);
+	DeconstructFkConstraintRow(tuple, &nkeys, referencing, referenced,
+							   NULL, NULL, NULL, NULL, NULL);
+	keys = type == RI_TRIGGER_PK ? referenced : referencing;
+
+	/*
+	 * The check of a row that this transaction has inserted may still be
+	 * deferred, and then an update must repeat it.
+	 */
+	is_idle = type == RI_TRIGGER_PK || !form->condeferrable;
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		if ((writable & COLUMN_BIT(column)) == 0)
+			continue;
+		for (int i = 0; i < nkeys; i++)
+		{
+			if (keys[i] == info->map[column] + 1)
+				is_idle = false;
+		}
+	}
+	ReleaseSysCache(tuple);
+	return is_idle;
+}
+
+/* Does the table have triggers that our updates may fire? */
+static bool
+has_triggers(const TableInfo *info, const TriggerDesc *triggers)
+{
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		if (!is_idle_trigger(info, &triggers->triggers[i]))
+			return true;
+	}
+	return false;
+}
+
 /* Has a column that we write another type than the script gave it? */
 static bool
 has_other_types(const TableInfo *info, TupleDesc desc)
@@ -237,11 +301,17 @@ examine_table(TableInfo *info, Relation rel)
 		return "Table \"upload_session\" has row-level security.";
 	if (rel->rd_rules != NULL)
 		return "Table \"upload_session\" has rules.";
-	if (rel->trigdesc != NULL)
-		return "Table \"upload_session\" has triggers.";
 	if (has_generated_columns(constr))
 		return "Table \"upload_session\" has generated columns.";
+	/*
+	 * On its workers such a table is empty; the rows are elsewhere.  To create
+	 * the extension creates functions, and so invalidates what we know.
+	 */
+	if (OidIsValid(get_extension_oid("citus", true)))
+		return "Extension \"citus\" exists, so the rows may be on other servers.";
 	find_columns(RelationGetDescr(rel), info->map);
+	if (has_triggers(info, rel->trigdesc))
+		return "Table \"upload_session\" has triggers.";
 	if (has_other_types(info, RelationGetDescr(rel)))
 		return "Columns of table \"upload_session\" have other types.";
 	info->key_index = find_key_index(rel, info->map[COLUMN_UPLOAD_ID] + 1);
@@ -250,6 +320,81 @@ examine_table(TableInfo *info, Relation rel)
 	if (!prepare_checks(info, rel))
 		return "A CHECK constraint of table \"upload_session\" calls a function that is not a plain built-in one.";
 	return NULL;
+}
+
+/* ---------- inserting ---------- */
+
+/* Does a column take every value that start_upload() gives it, as it is? */
+static bool
+takes_values_unchanged(const TableInfo *info, TupleDesc desc,
+					   SessionColumn column)
+{
+	Form_pg_attribute att = TupleDescAttr(desc, info->map[column]);
+
+	if (att->atttypid == column_type(column))
+		return att->atttypmod == -1;
+	/* a text in a varchar column, if that is not shorter than it was */
+	return column_type(column) == TEXTOID && att->atttypid == VARCHAROID &&
+		(att->atttypmod == -1 ||
+		 (column_limit(column) > 0 &&
+		  att->atttypmod - VARHDRSZ >= column_limit(column)));
+}
+
+/* Prepare the default of an attribute; false if it could run a user's code. */
+static bool
+prepare_default(DefaultInfo *info, Relation rel, int index)
+{
+	Expr	   *expr = (Expr *) build_column_default(rel, index + 1);
+
+	info->index = index;
+	info->expr = NULL;
+	if (expr == NULL)
+		/* but a domain may refuse a null, or have a default itself */
+		return get_typtype(TupleDescAttr(RelationGetDescr(rel), index)->atttypid) !=
+			TYPTYPE_DOMAIN;
+	/* an identity column is the one thing that may change */
+	if (!IsA(expr, NextValueExpr) &&
+		(calls_unsafe_function((Node *) expr, NULL) ||
+		 contain_mutable_functions((Node *) expr)))
+		return false;
+	info->expr = ExecInitExpr(expression_planner(expr), NULL);
+	return true;
+}
+
+/* Fill in what an INSERT needs; false if that is SQL's to do. */
+static bool
+prepare_insert(TableInfo *info, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	ColumnSet	inserted = column_set(COLUMN_INSERTED);
+	Bitmapset  *set_by_us = NULL;
+
+	/* a foreign key of the table itself checks every new row */
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		if (RI_FKey_trigger_type(rel->trigdesc->triggers[i].tgfoid) != RI_TRIGGER_PK)
+			return false;
+	}
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		if ((inserted & COLUMN_BIT(column)) == 0)
+			continue;
+		if (!takes_values_unchanged(info, desc, column))
+			return false;
+		set_by_us = bms_add_member(set_by_us, info->map[column]);
+	}
+
+	info->defaults = palloc(desc->natts * sizeof(DefaultInfo));
+	info->default_count = 0;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (bms_is_member(i, set_by_us) || TupleDescAttr(desc, i)->attisdropped)
+			continue;
+		if (!prepare_default(&info->defaults[info->default_count], rel, i))
+			return false;
+		info->default_count++;
+	}
+	return true;
 }
 
 /* ---------- the cache ---------- */
@@ -276,6 +421,7 @@ table_info_get(Relation rel)
 	MemoryContextReset(cache.context);
 	caller = MemoryContextSwitchTo(cache.context);
 	cache.unsupported = examine_table(&cache, rel);
+	cache.can_insert = cache.unsupported == NULL && prepare_insert(&cache, rel);
 	MemoryContextSwitchTo(caller);
 	cache.relid = RelationGetRelid(rel);
 	/* as of before we looked: an invalidation meanwhile must not be lost */

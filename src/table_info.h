@@ -22,6 +22,13 @@ typedef struct CheckInfo
 	Bitmapset  *attributes;		/* what it depends on; NULL: anything */
 } CheckInfo;
 
+/* An attribute that start_upload() does not set */
+typedef struct DefaultInfo
+{
+	int			index;
+	ExprState  *expr;			/* its default; NULL: null */
+} DefaultInfo;
+
 typedef struct TableInfo
 {
 	Oid			relid;
@@ -32,7 +39,10 @@ typedef struct TableInfo
 	int			map[COLUMN_COUNT];	/* where the columns are */
 	CheckInfo  *checks;
 	int			check_count;
-	ExprContext *econtext;		/* to evaluate the checks in */
+	ExprContext *econtext;		/* to evaluate expressions in */
+	bool		can_insert;		/* the fast path can also insert rows */
+	DefaultInfo *defaults;
+	int			default_count;
 } TableInfo;
 
 extern const TableInfo *table_info_get(Relation rel);

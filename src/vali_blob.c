@@ -16,6 +16,7 @@
  *	  readers.c				get, list
  *	  sweep.c				batches of expiry and purge
  *	  reclaim.c				the queue of orphaned storage
+ *	  stats.c				what upload_stats shows
  *	  grants.c				privileges of client roles
  *	  change.c				lock, apply a rule, write, and what follows from it
  *	  store.c				rows: chooses the access path

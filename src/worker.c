@@ -9,9 +9,8 @@
  * exits, and the launcher starts another one later.
  *
  * Locks are taken in the order extension, tables, rows, the first two without
- * waiting, and rows with SKIP LOCKED.  Only tables that depend on those of a
- * superuser (see sweep_owner.c) are waited for, and no longer than lock_timeout
- * allows.
+ * waiting, and rows with SKIP LOCKED.  What triggers and foreign keys wait for,
+ * they wait for no longer than lock_timeout allows.
  *
  * The sweep runs as the owner of the tables, as a security-restricted operation.
  *
@@ -51,13 +50,6 @@
  * or twice if the batch fails and is done again.
  */
 #define BATCH_DURATION 1000
-
-/*
- * Milliseconds after which a run ends even if rows of its last batch failed.
- * While rows fail, the run may exceed its time: the next one does not know which
- * rows they were, and would spend its time on them again.
- */
-#define MAX_FAILING_DURATION 10000
 
 /*
  * The cost delay: after so many microseconds of work, sleep so many times as
@@ -198,26 +190,29 @@ sweep_delay_point(void)
 }
 
 /* Sweep a batch as the tables' owner. */
-static void
-sweep_as_owner(SweepPass *pass)
+static WorkerResult
+sweep_as_owner(SweepPass *pass, SweepScanKind kind)
 {
 	Oid			owner = sweep_owner();
 	Oid			user;
 	int			security;
 
+	if (!check_sweep_is_safe(owner, kind))
+		return WORKER_BUSY;
 	GetUserIdAndSecContext(&user, &security);
 	/* policies are for clients, even where they are forced on the owner */
 	SetUserIdAndSecContext(owner, security | SECURITY_RESTRICTED_OPERATION |
 						   SECURITY_NOFORCE_RLS);
-	sweep_batch(pass, sweep_batch_size_setting, BATCH_DURATION,
+	sweep_batch(pass, kind, kind, sweep_batch_size_setting, BATCH_DURATION,
 				sweep_delay_point);
 	/* after an error, AbortTransaction() does this */
 	SetUserIdAndSecContext(user, security);
+	return WORKER_SWEPT;
 }
 
 /* Sweep a batch, in a transaction of its own. */
 static WorkerResult
-sweep_in_transaction(SweepPass *pass)
+sweep_in_transaction(SweepPass *pass, SweepScanKind kind)
 {
 	WorkerResult result;
 
@@ -226,7 +221,7 @@ sweep_in_transaction(SweepPass *pass)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	result = lock_objects();
 	if (result == WORKER_SWEPT)
-		sweep_as_owner(pass);
+		result = sweep_as_owner(pass, kind);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	/* at once, so that autovacuum hears of it */
@@ -259,53 +254,17 @@ report_dropped(int64 dropped)
 				 errdetail("They were older than \"vali_blob.reclaim_retention\".  The storage that they named was not freed.")));
 }
 
-/*
- * Sweep batch after batch, until the pass is over or the time for this
- * database is.  Unless rows fail, that is never longer than its sweep_interval:
- * the next pass looks again at the sessions that were locked in this one.
- */
+/* Sweep a batch; an error is recorded. */
 static WorkerResult
-sweep_database(SweepPass *pass)
-{
-	int64		duration = Min(sweeper_run_duration(),
-							   sweep_interval_setting * INT64CONST(1000));
-
-	sweeper_begin_pass(pass);
-	slice_start = GetCurrentTimestamp();
-	while (!sweep_is_over(pass))
-	{
-		SweepCounts before = pass->done;
-		int64		failed_before = pass->failed;
-		WorkerResult result = sweep_in_transaction(pass);
-		int64		limit;
-
-		if (result != WORKER_SWEPT)
-			return result;
-		sweeper_record_sweep(pass, &before);
-		report_dropped(pass->done.reclaims_dropped - before.reclaims_dropped);
-		if (sweep_is_over(pass))
-			break;
-		limit = pass->failed > failed_before ?
-			Max(duration, MAX_FAILING_DURATION) : duration;
-		if (GetCurrentTimestamp() >=
-			TimestampTzPlusMilliseconds(pass->start, limit))
-			return WORKER_UNFINISHED;
-		sweep_delay_point();
-	}
-	return WORKER_SWEPT;
-}
-
-/* Sweep the database; an error ends the sweep, not the process. */
-static WorkerResult
-try_sweep_database(void)
+try_batch(SweepPass *pass, SweepScanKind kind)
 {
 	MemoryContext context = CurrentMemoryContext;
-	SweepPass  *pass = palloc0(sizeof(SweepPass));
+	SweepCounts before = pass->done;
 	volatile WorkerResult result = WORKER_FAILED;
 
 	PG_TRY();
 	{
-		result = sweep_database(pass);
+		result = sweep_in_transaction(pass, kind);
 	}
 	PG_CATCH();
 	{
@@ -316,10 +275,68 @@ try_sweep_database(void)
 		FlushErrorState();
 		AbortCurrentTransaction();
 		report_error(error->message);
+		/* it was rolled back */
+		pass->done = before;
 	}
 	PG_END_TRY();
+	if (result == WORKER_SWEPT)
+		sweeper_record_sweep(pass, &before);
+	return result;
+}
+
+/* Sweep a batch of each scan that is not exhausted. */
+static WorkerResult
+sweep_batches(SweepPass *pass)
+{
+	WorkerResult result;
+
+	/*
+	 * Expiry comes first, and not only in the first round: what is due by now.
+	 * So it never waits for a backlog of purges, nor is it undone with them.
+	 */
+	pass->scans[SCAN_EXPIRY].is_exhausted = false;
+	result = try_batch(pass, SCAN_EXPIRY);
+	if (result != WORKER_SWEPT || !pass->scans[SCAN_EXPIRY].is_exhausted)
+		return result;
+
+	for (SweepScanKind kind = SCAN_EXPIRY + 1; kind < SCAN_COUNT; kind++)
+	{
+		/* what cannot be swept now is left to the next pass, without a delay */
+		if (!pass->scans[kind].is_exhausted &&
+			try_batch(pass, kind) != WORKER_SWEPT)
+			pass->scans[kind].is_exhausted = true;
+	}
+	return WORKER_SWEPT;
+}
+
+/*
+ * Sweep batch after batch, until the pass is over or the time for this
+ * database is.  That is never longer than its sweep_interval: the next pass
+ * looks again at the sessions that were locked in this one.
+ */
+static WorkerResult
+sweep_database(SweepPass *pass)
+{
+	int64		duration = Min(sweeper_run_duration(),
+							   sweep_interval_setting * INT64CONST(1000));
+	WorkerResult result;
+
+	sweeper_begin_pass(pass);
+	slice_start = GetCurrentTimestamp();
+	while ((result = sweep_batches(pass)) == WORKER_SWEPT &&
+		   !sweep_is_over(pass))
+	{
+		if (GetCurrentTimestamp() >=
+			TimestampTzPlusMilliseconds(pass->start, duration))
+		{
+			result = WORKER_UNFINISHED;
+			break;
+		}
+		sweep_delay_point();
+	}
 	if (pass->failed > 0)
 		report_error(pass->error);
+	report_dropped(pass->done.reclaims_dropped);
 
 	/* if no row could be swept, let the launcher back off */
 	if (result == WORKER_UNFINISHED && pass->failed > 0 &&
@@ -333,6 +350,7 @@ void
 vali_blob_worker_main(Datum arg)
 {
 	WorkerResult result = WORKER_SWEPT;
+	SweepPass	pass;
 
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
@@ -343,7 +361,7 @@ vali_blob_worker_main(Datum arg)
 	debug_query_string = "vali_blob sweep";
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 	if (sweep_setting)
-		result = try_sweep_database();
+		result = sweep_database(&pass);
 	sweeper_end_run(result, sweep_interval_setting);
 	proc_exit(0);
 }

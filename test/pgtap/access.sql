@@ -45,6 +45,7 @@ INSERT INTO use (for_whom, object, statement) VALUES
 	('client', 'upload_session', 'SELECT FROM upload_session'),
 	('client', 'upload_reclaim', 'SELECT FROM upload_reclaim'),
 	('monitor', 'sweeper_status', 'SELECT sweeper_status()'),
+	('monitor', 'read_upload_stats', 'SELECT read_upload_stats()'),
 	('monitor', 'upload_stats', 'SELECT FROM upload_stats'),
 	('administrator', 'start_sweeper', 'SELECT start_sweeper()'),
 	('administrator', 'grant_upload_access', 'SELECT grant_upload_access(''vali "blob" stranger'')'),

@@ -111,9 +111,8 @@ SELECT columns_are('upload_reclaim', ARRAY['id', 'upload_id', 'owner', 'bucket',
 --
 -- Constraints
 --
-SELECT col_is_pk('upload_session', 'id', 'id identifies a session');
-SELECT col_is_unique('upload_session', 'upload_id', 'upload_id identifies a session as well');
-SELECT col_is_pk('upload_reclaim', 'id', 'id identifies a row of the reclaim queue');
+SELECT col_is_pk('upload_session', 'upload_id', 'upload_id identifies a session');
+SELECT col_is_pk('upload_reclaim', ARRAY['id', 'upload_id'], 'upload_id is in the key of the reclaim queue, too');
 
 CREATE TEMPORARY VIEW valid_session AS
 	SELECT 'schema-check'::text AS upload_id, 'schema/check'::text AS path, 10::bigint AS total_size,
@@ -176,13 +175,14 @@ CREATE TEMPORARY VIEW session_index AS
 SELECT ok(EXISTS (SELECT FROM session_index WHERE columns = 'upload_id' AND is_unique AND is_whole), 'upload_id has a unique index');
 SELECT ok(EXISTS (SELECT FROM session_index WHERE columns = x.columns AND is_whole), format('(%s) has an index, %s', x.columns, purpose))
   FROM (VALUES
-		('status, expires_at', 'for the sweep'),
+		('id', 'for listings'),
+		('expires_at, id', 'for the sweep'),
 		('path', 'for listings by path'),
-		('owner, created_at', 'for listings by owner')
+		('owner, id', 'for listings by owner')
 	) AS x (columns, purpose);
 SELECT is_empty(format('SELECT definition FROM session_index WHERE definition ~ %L', x.name),
-		format('no index contains %s, which every chunk changes', x.name))
-  FROM (VALUES ('uploaded_bytes'), ('updated_at')) AS x (name);
+		format('no index contains %s, which a chunk or a completion changes', x.name))
+  FROM (VALUES ('uploaded_bytes'), ('updated_at'), ('status'), ('result')) AS x (name);
 SELECT ok(EXISTS (SELECT FROM unnest(reloptions) AS o WHERE o ~ '^fillfactor=[1-9][0-9]$'),
 		'pages keep room for new versions of their rows')
   FROM pg_class WHERE oid = 'upload_session'::regclass;

@@ -46,7 +46,7 @@ my %owner_calls = (
 my @owner_functions = sort keys %owner_calls;
 
 # What only those do who monitor the server.
-my @monitoring = ('sweeper_status()', 'upload_stats');
+my @monitoring = ('sweeper_status()', 'upload_stats', 'read_upload_stats()');
 
 # Quote a role for a command.
 sub ident { return '"' . ($_[0] =~ s/"/""/gr) . '"'; }
@@ -168,7 +168,7 @@ $node->safe_psql('odd',
 	'CREATE SCHEMA "Odd Schema"; CREATE EXTENSION vali_blob SCHEMA "Odd Schema"');
 
 is_deeply(
-	[ sort('sweeper_status', @owner_functions, keys %{ { map { $_->[0] => 1 } @client_calls } }) ],
+	[ sort('sweeper_status', 'read_upload_stats', @owner_functions, keys %{ { map { $_->[0] => 1 } @client_calls } }) ],
 	[ sort keys %{ { extension_functions($node) } } ],
 	'every function is called here');
 

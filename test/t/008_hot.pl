@@ -47,6 +47,38 @@ is($updates, $sessions * $rounds, 'one update for each chunk');
 cmp_ok($hot / $updates, '>', 0.99, 'nearly all of them HOT');
 is($node->safe_psql('postgres', $deadlines), $before, 'no deadline has moved');
 
+# The whole life of an upload is one INSERT and HOT updates, whatever ends it.
+my $lives = 300;
+$node->safe_psql('postgres', 'SELECT pg_stat_reset()');
+$node->safe_psql(
+	'postgres', qq{
+	SET synchronous_commit = off;
+	DO \$\$
+	BEGIN
+		FOR i IN 1 .. $lives LOOP
+			PERFORM start_upload('dir/life' || i, 300, owner => 'owner', provider_data => '{"multipart": "m"}', upload_id => 'life ' || i);
+			COMMIT;
+			FOR chunk IN 0 .. 2 LOOP
+				PERFORM advance_upload('life ' || i, chunk * 100, 100, provider_data => jsonb_build_object(chunk, 'etag'),
+					final => i % 3 = 1 AND chunk = 2);
+				COMMIT;
+			END LOOP;
+			IF i % 3 = 2 THEN
+				PERFORM abort_upload('life ' || i, 'reason');
+			ELSE
+				PERFORM complete_upload('life ' || i, '{"etag": "e"}');
+			END IF;
+			COMMIT;
+		END LOOP;
+	END \$\$;
+});
+wait_for_updates($lives * 4);
+is( $node->safe_psql(
+		'postgres',
+		q{SELECT n_tup_ins, n_tup_upd, n_tup_upd - n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'upload_session'}),
+	join('|', $lives, $lives * 4, 0),
+	'whole lives are HOT');
+
 # Now the clock is put forward: for each session the last write, and its
 # deadline with it, is set back by a part of its ttl of 16 hours.
 sub chunk_after_idle

@@ -97,7 +97,12 @@ my @obstacles = (
 	[ 'row-level security', 'ALTER TABLE upload_session ENABLE ROW LEVEL SECURITY', 'ALTER TABLE upload_session DISABLE ROW LEVEL SECURITY' ],
 	[ 'a trigger for updates', 'CREATE TRIGGER t BEFORE UPDATE ON upload_session FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()', 'DROP TRIGGER t ON upload_session' ],
 	[ 'a trigger such as a distributed table has', 'CREATE TRIGGER t BEFORE TRUNCATE ON upload_session EXECUTE FUNCTION nothing()', 'DROP TRIGGER t ON upload_session' ],
-	[ 'a foreign key to it', 'CREATE TABLE file (upload bigint REFERENCES upload_session)', 'DROP TABLE file' ],
+	[ 'a foreign key to what a chunk changes', 'CREATE UNIQUE INDEX pair ON upload_session (upload_id, status);
+		CREATE TABLE file (upload varchar, status upload_status, FOREIGN KEY (upload, status) REFERENCES upload_session (upload_id, status))',
+		'DROP TABLE file; DROP INDEX pair' ],
+	[ 'a foreign key that is checked later', 'CREATE TABLE account (name text PRIMARY KEY);
+		ALTER TABLE upload_session ADD CONSTRAINT f FOREIGN KEY (owner) REFERENCES account DEFERRABLE', 'ALTER TABLE upload_session DROP CONSTRAINT f; DROP TABLE account' ],
+	[ 'a unique constraint that is checked later', 'ALTER TABLE upload_session ADD CONSTRAINT d UNIQUE (id) DEFERRABLE', 'ALTER TABLE upload_session DROP CONSTRAINT d' ],
 	[ 'a rule', 'CREATE RULE r AS ON UPDATE TO upload_session DO ALSO NOTIFY chunk', 'DROP RULE r ON upload_session' ],
 	[ 'a generated column', 'ALTER TABLE upload_session ADD half bigint GENERATED ALWAYS AS (uploaded_bytes / 2) STORED', 'ALTER TABLE upload_session DROP half' ],
 	[ 'a child table', 'CREATE TABLE child () INHERITS (upload_session)', 'DROP TABLE child; ANALYZE upload_session' ],
@@ -106,7 +111,7 @@ my @obstacles = (
 	[ 'a CHECK that compares arrays', "ALTER TABLE upload_session ADD CONSTRAINT c CHECK (ARRAY[uploaded_bytes] >= '{0}')", 'ALTER TABLE upload_session DROP CONSTRAINT c' ],
 	[ 'a CHECK that compares', 'ALTER TABLE upload_session ADD CONSTRAINT c CHECK (greatest(uploaded_bytes, 0) >= 0)', 'ALTER TABLE upload_session DROP CONSTRAINT c' ],
 	[ 'a shorter type', 'ALTER TABLE upload_session ALTER updated_at TYPE timestamptz(0)', 'ALTER TABLE upload_session ALTER updated_at TYPE timestamptz' ],
-	[ 'no unique index', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_upload_id_key', 'ALTER TABLE upload_session ADD CONSTRAINT upload_session_upload_id_key UNIQUE (upload_id)' ],
+	[ 'no unique index', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_pkey', 'ALTER TABLE upload_session ADD CONSTRAINT upload_session_pkey PRIMARY KEY (upload_id)' ],
 );
 
 $node->safe_psql(
@@ -124,6 +129,89 @@ foreach (@obstacles)
 		'SET vali_blob.row_access = direct', $undo, $advance);
 
 	is("@states[0, 2, 4, 7]", '00000 0A000 00000 00000', "$name is left to SQL, in a session that is open already");
+}
+
+# Foreign keys from and to the table are no obstacle, as their keys do not change.
+$node->safe_psql('postgres', q{
+	CREATE TABLE account (name text PRIMARY KEY);
+	INSERT INTO account VALUES ('ann');
+	CREATE TABLE file (upload varchar REFERENCES upload_session ON UPDATE CASCADE ON DELETE CASCADE);
+	ALTER TABLE upload_session ADD CONSTRAINT account FOREIGN KEY (owner) REFERENCES account ON UPDATE CASCADE;
+	INSERT INTO file VALUES ('u');
+});
+is_deeply(
+	[
+		sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct', $advance,
+			q{SELECT start_upload('f', owner => 'nobody')}, q{SELECT start_upload('f', owner => 'ann', upload_id => 'a')},
+			q{BEGIN}, q{SELECT start_upload('f', owner => 'ann', upload_id => 'b')}, q{SELECT advance_upload('b', 0, 1)}, q{COMMIT},
+			q{UPDATE account SET name = 'anne'}, q{SELECT advance_upload('a', 0, 1, owner => 'anne')}, q{DELETE FROM account})
+	],
+	[ '00000', '23503', ('00000') x 7, '23503' ],
+	'foreign keys hold');
+is($node->safe_psql('postgres', q{SELECT delete_upload('u'); SELECT count(*) FROM file}), "t\n0", 'and cascade');
+$node->safe_psql('postgres', q{
+	ALTER TABLE upload_session DROP CONSTRAINT account;
+	DROP TABLE file, account;
+	SELECT start_upload('f', upload_id => 'u');
+});
+
+# --- inserting ------------------------------------------------------------------
+
+# What is asked of a new row: columns of others get their defaults, constraints
+# and lengths hold, ids go on, whether the INSERT is SQL's or ours.
+my $number = 0;
+foreach (
+	[ 'plain' => '' ],
+	[ 'a column with a default' => 'ALTER TABLE upload_session ADD extra text NOT NULL DEFAULT $$of mine$$' ],
+	[ 'a default that calls a function' => 'ALTER TABLE upload_session ADD made timestamptz NOT NULL DEFAULT clock_timestamp()' ],
+	[ 'a dropped column' => 'ALTER TABLE upload_session DROP made, ADD COLUMN gone int DEFAULT 7; ALTER TABLE upload_session DROP gone' ],
+	[ 'a domain' => 'CREATE DOMAIN filled AS text DEFAULT $$of the domain$$; ALTER TABLE upload_session ADD named filled' ],
+	[ 'a shorter path' => 'ALTER TABLE upload_session ALTER path TYPE varchar(20)' ],
+	[ 'another type' => 'ALTER TABLE upload_session ALTER bucket TYPE text' ],
+	[ 'an identity of another kind' => 'ALTER TABLE upload_session ALTER id SET GENERATED ALWAYS' ],
+	[ 'a CHECK' => 'ALTER TABLE upload_session ADD CONSTRAINT c CHECK (length(path) < 10)' ],
+	[ 'a partial index' => 'CREATE INDEX ON upload_session (path) WHERE owner IS NULL' ])
+{
+	my ($name, $do) = @$_;
+	my %got;
+
+	$node->safe_psql('postgres', $do);
+	foreach my $way ('sql', 'direct')
+	{
+		$number++;
+		my ($rc, $stdout, $stderr) = $node->psql('postgres', qq{
+			SET vali_blob.row_access = $way;
+			SELECT to_jsonb(s) - '{id,upload_id,created_at,updated_at,expires_at,made}'::text[], s.id > lag, to_jsonb(s) ->> 'made' IS NULL
+			FROM (SELECT max(id) AS lag FROM upload_session) AS l,
+				start_upload('file', 10, 'a/b', '{"a": 1}', '{"b": 2}', 'ann', 'bucket', '1 hour', 'n$number') AS s;
+			SELECT to_jsonb(s) - '{id,upload_id,created_at,updated_at,expires_at,made}'::text[] FROM upload_session AS s WHERE upload_id = 'n$number';
+			SELECT start_upload('file', upload_id => 'n$number');
+			SELECT start_upload(repeat('x', 15), upload_id => 'm$number') IS NOT NULL;
+			SELECT start_upload(repeat('x', 25), upload_id => 'l$number') IS NOT NULL;
+			SELECT count(*) FROM upload_session WHERE path = 'file' AND owner = 'ann';
+			DELETE FROM upload_session WHERE upload_id IN ('n$number', 'm$number', 'l$number');
+		}, on_error_stop => 0);
+		$got{$way} = ($stdout . $stderr) =~ s/\b[lmn]$number\b/n/gr =~ s/Failing row contains.*//gr;
+	}
+	is($got{direct}, $got{sql}, "$name: both ways insert the same row");
+	like($got{sql}, qr/"owner": "ann"/, 'which is there');
+}
+$node->safe_psql('postgres', q{
+	ALTER TABLE upload_session DROP CONSTRAINT c, DROP extra, DROP named, ALTER path TYPE varchar(2048), ALTER bucket TYPE varchar(256);
+});
+
+# Where the extension citus exists, rows may be on other servers; on its workers
+# nothing of the table tells.
+my $extensions = $node->config_data('--sharedir') . '/extension';
+SKIP:
+{
+	skip 'the extensions of this installation cannot be changed', 1 if !-w $extensions || -e "$extensions/citus.control";
+	append_to_file("$extensions/citus.control", "default_version = '1'\n");
+	append_to_file("$extensions/citus--1.sql", "CREATE FUNCTION citus_version() RETURNS text LANGUAGE sql AS 'SELECT NULL::text';\n");
+	my @with_citus = sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct', $advance, 'CREATE EXTENSION citus',
+		$advance, q{SELECT start_upload('f')}, 'SET vali_blob.row_access = auto', $advance, q{SELECT start_upload('f')}, 'DROP EXTENSION citus');
+	unlink "$extensions/citus.control", "$extensions/citus--1.sql";
+	is("@with_citus", '00000 00000 0A000 0A000 00000 00000 00000 00000', 'an extension citus is left to SQL');
 }
 
 # A privilege on columns is enough for SQL, and privileges are looked at anew.

@@ -87,6 +87,7 @@ pass('the session expires when the reason is gone');
 one_fails('b', 'RETURN NULL', qr/^upload "b3": could not write upload "b3"$/);
 one_fails('c', q{RAISE '%', repeat('ü', 200)}, qr/^upload "c3": (ü){50,}$/);
 is(sqlstate_of($node, q{SET client_encoding = latin1; SELECT sweep_uploads()}), '00000', 'an error is cut between two characters');
+one_fails('g', q{RAISE 'canceled?' USING ERRCODE = '57014'}, qr/^upload "g3": canceled\?$/);
 my $holder = $node->background_psql('postgres');
 $holder->query_safe('SELECT pg_advisory_lock(2)');
 one_fails('d', 'PERFORM pg_advisory_xact_lock(2)', qr/^upload "d3": canceling statement due to lock timeout$/);
@@ -98,10 +99,10 @@ set_trigger('', 'NULL');
 $node->safe_psql(
 	'postgres', q{
 	TRUNCATE upload_session;
-	CREATE TABLE file (session bigint REFERENCES upload_session);
+	CREATE TABLE file (session varchar REFERENCES upload_session);
 	INSERT INTO upload_session (upload_id, path, status, expires_at)
 		SELECT 'e' || i, 'file', 'aborted', now() + i * interval '1 us' - interval '1 hour' FROM generate_series(1, 3) i;
-	INSERT INTO file SELECT id FROM upload_session WHERE upload_id = 'e2';
+	INSERT INTO file VALUES ('e2');
 });
 await($node, 'postgres', q{count(*) = 1 FROM upload_session});
 await($node, 'postgres', q{last_error LIKE 'upload "e2": % violates foreign key %' FROM sweeper_status()});

@@ -179,14 +179,15 @@ refused('super', 'different owners', 'DROP TABLE child', q{another's child table
 sub build_reference
 {
 	my ($table, $action) = @_;
-	my $key = $table eq 'upload_session' ? 'upload_id' : 'id';
+	my $key = $table eq 'upload_session' ? 'upload_id' : 'id, upload_id';
+	my $column = $table eq 'upload_session' ? 'key' : 'id, key';
 	my $default = $action =~ /DEFAULT/ ? 'DEFAULT zero()' : '';
-	my $type = $key eq 'id' ? 'bigint' : 'varchar';
 
 	return qq{
 		SET ROLE eve;
-		CREATE FUNCTION zero() RETURNS $type LANGUAGE sql AS 'SELECT CASE WHEN public.note(\$q\$DEFAULT\$q\$) THEN NULL::$type END';
-		CREATE TABLE evil (key $type $default REFERENCES $table ($key) $action);
+		CREATE FUNCTION zero() RETURNS varchar LANGUAGE sql AS 'SELECT CASE WHEN public.note(\$q\$DEFAULT\$q\$) THEN NULL::varchar END';
+		CREATE TABLE evil (id bigint, key varchar $default,
+			CONSTRAINT evil_key_fkey FOREIGN KEY ($column) REFERENCES $table ($key) $action);
 		CREATE TRIGGER see AFTER UPDATE OR DELETE ON evil FOR EACH ROW EXECUTE FUNCTION see();
 	};
 }
@@ -194,32 +195,54 @@ sub build_reference
 # Put all that eve has made away, and her rows.
 my $put_away = 'DROP TABLE evil; DROP FUNCTION zero; TRUNCATE upload_session, upload_reclaim, seen';
 
-foreach my $action ('ON DELETE CASCADE', 'ON DELETE SET NULL', 'ON DELETE SET DEFAULT')
+# A purge must fail for this reason, expiry must go on, and the purge when the
+# reason is gone.
+sub purge_refused
 {
-	$node->safe_psql('super', build_reference('upload_session', $action));
-	refused('super', 'foreign key "evil_key_fkey"', 'DROP TABLE evil; DROP FUNCTION zero', "another's $action");
+	my ($reason, $cure, $test_name) = @_;
+
+	set_database($node, 'super', 'vali_blob.retention' => '2 h');
+	$node->safe_psql('super', q{
+		INSERT INTO upload_session (upload_id, path, status, expires_at) VALUES ('done', 'file', 'aborted', '2001-01-01')
+		ON CONFLICT DO NOTHING});
+	add_stale($node, 'super', 'u', 1);
+	await($node, 'super', qq{last_error LIKE '%$reason%' AND last_error_at > (SELECT max(created_at) FROM upload_session) FROM sweeper_status()});
+	await($node, 'super', q{status = 'expired' FROM upload_session WHERE upload_id = 'u1'});
+	is(statuses($node, 'super') =~ s/, u1.*|u1[^,]*, //r . seen('super'), 'done: aborted', "$test_name stops the purge, not expiry");
+	$node->safe_psql('super', $cure);
+	$node->reload;
+	await($node, 'super', q{count(*) = 0 FROM upload_session WHERE upload_id = 'done'});
+	$node->safe_psql('super', 'DELETE FROM upload_session; DELETE FROM upload_reclaim');
+	return;
 }
 
-# The worker purges nothing for which such a key would run her trigger.
-set_database($node, 'super', 'vali_blob.retention' => '0');
-$node->safe_psql('super', build_reference('upload_session', 'ON DELETE CASCADE'));
-$node->safe_psql('super', q{
-	INSERT INTO upload_session (upload_id, path, status, expires_at) VALUES ('done', 'file', 'aborted', '2001-01-01');
-	INSERT INTO evil VALUES ('done');
-});
-await($node, 'super', q{last_error LIKE '%"evil_key_fkey"%' AND last_error_at > (SELECT max(created_at) FROM upload_session) FROM sweeper_status()});
-is($node->safe_psql('super', 'SELECT count(*) FROM evil') . seen('super'), '1', q{another's trigger behind a foreign key never runs});
-$node->safe_psql('super', $put_away);
+# Whatever the action, a foreign key runs queries on the referencing table, with
+# what its owner has attached; here, an index expression.
+foreach my $action ('ON DELETE CASCADE', 'ON DELETE SET NULL', 'ON DELETE SET DEFAULT', 'ON DELETE RESTRICT', '')
+{
+	$node->safe_psql('super', build_reference('upload_session', $action));
+	$node->safe_psql('super', q{
+		INSERT INTO upload_session (upload_id, path, status, expires_at) VALUES ('done', 'file', 'aborted', '2001-01-01');
+		SET ROLE eve;
+		CREATE FUNCTION index_expression() RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+			$$ BEGIN IF current_setting('application_name') ~ 'vali' THEN PERFORM public.note('INDEX'); END IF; RETURN 1; END $$;
+		CREATE INDEX ON evil ((index_expression()));
+	});
+	$node->safe_psql('super', q{INSERT INTO evil VALUES (1, 'done')}) if $action =~ /CASCADE|SET/;
+	purge_refused('foreign key "evil_key_fkey"', 'DROP TABLE evil; DROP FUNCTION zero, index_expression', "another's foreign key $action");
+}
 
-# Nor of the queue, whose rows go with time.
+# On the queue, it stops the queue only.
 $node->safe_psql('super', build_reference('upload_reclaim', 'ON DELETE CASCADE'));
 $node->safe_psql('super', q{
 	INSERT INTO upload_reclaim (id, upload_id, path, provider_data, reason, enqueued_at) VALUES (7, 'old', 'file', '{}', 'aborted', '2001-01-01');
-	INSERT INTO evil VALUES (7);
+	INSERT INTO evil VALUES (7, 'old');
+	INSERT INTO upload_session (upload_id, path, status, expires_at) VALUES ('done', 'file', 'aborted', '2001-01-01');
 });
-my $inserted = $node->safe_psql('super', 'SELECT now()');
-await($node, 'super', qq{last_error LIKE '%"evil_key_fkey"%' AND last_error_at > '$inserted' FROM sweeper_status()});
-is($node->safe_psql('super', 'SELECT count(*) FROM evil') . seen('super'), '1', 'nor one on the queue');
+add_stale($node, 'super', 'u', 1);
+await($node, 'super', q{last_error LIKE '%"evil_key_fkey"%' AND last_error_at > (SELECT max(created_at) FROM upload_session) FROM sweeper_status()});
+await($node, 'super', q{string_agg(upload_id || status, '') = 'u1expired' FROM upload_session});
+is($node->safe_psql('super', 'SELECT count(*) FROM evil') . seen('super'), '1', q{another's foreign key to the queue stops what is dropped from it});
 $node->safe_psql('super', $put_away);
 
 # Nor at the end of a chain that begins with a superuser's table.
@@ -230,7 +253,7 @@ $node->safe_psql('super', q{
 	CREATE TABLE evil (key varchar REFERENCES file ON DELETE CASCADE);
 	CREATE TRIGGER see AFTER DELETE ON evil FOR EACH ROW EXECUTE FUNCTION see();
 });
-refused('super', 'foreign key "evil_key_fkey"', 'DROP TABLE evil', 'the end of a chain');
+purge_refused('foreign key "evil_key_fkey"', 'DROP TABLE evil', 'the end of a chain');
 
 # A superuser's own table that references ours may be changed, with its trigger.
 $node->safe_psql('super', q{
@@ -247,35 +270,98 @@ await($node, 'super', 'count(*) = 0 FROM file');
 is($node->safe_psql('super', 'SELECT what, who FROM seen'), 'DELETE file|postgres', q{a superuser's own table is changed along});
 $node->safe_psql('super', 'DROP TABLE file; TRUNCATE seen');
 
-# A key that only checks is harmless: ON UPDATE, as no key changes, and NO ACTION.
+# Its partitions, and rules, may be others' again.
+$node->safe_psql('super', q{
+	CREATE TABLE asset (key varchar REFERENCES upload_session) PARTITION BY LIST (key);
+	CREATE TABLE evil PARTITION OF asset DEFAULT;
+	ALTER TABLE evil OWNER TO eve;
+});
+purge_refused('foreign key "asset_key_fkey"', 'DROP TABLE asset', q{another's partition});
+$node->safe_psql('super', q{
+	CREATE TABLE purged (key varchar);
+	CREATE RULE r AS ON DELETE TO upload_session DO ALSO INSERT INTO purged VALUES (OLD.upload_id);
+});
+refused('super', 'rules of table "upload_session"', 'DROP RULE r ON upload_session', 'a rule');
+
+# Nothing is waited for: a table that references ours is locked, and expiry goes on.
+$node->safe_psql('super', 'CREATE TABLE file (key varchar REFERENCES upload_session ON DELETE CASCADE)');
+my $lock = $node->background_psql('super');
+$lock->query_safe('BEGIN; LOCK TABLE file IN SHARE MODE');
+$node->safe_psql('super', q{INSERT INTO upload_session (upload_id, path, status, expires_at) VALUES ('done', 'file', 'aborted', '2001-01-01')});
+my $before_lock = $node->safe_psql('super', 'SELECT last_error_at FROM sweeper_status()');
+add_stale($node, 'super', 'u', 1);
+await($node, 'super', q{status = 'expired' FROM upload_session WHERE upload_id = 'u1'});
+sweep_now($node, 'super', 2);
+is($node->safe_psql('super', q{SELECT count(*) FROM upload_session WHERE upload_id = 'done'; SELECT last_error_at FROM sweeper_status()}),
+	"1\n$before_lock", 'a locked table keeps only purges waiting, and is no error');
+$lock->quit;
+await($node, 'super', q{count(*) = 0 FROM upload_session WHERE upload_id = 'done'});
+$node->safe_psql('super', 'DROP TABLE file, purged; DELETE FROM upload_session; DELETE FROM upload_reclaim');
+
+# Where expiry would change a key, ON UPDATE counts: because the key has a column
+# that it changes, because of a trigger, or of a generated column.
+foreach (
+	[ 'a key that expiry changes', 'UNIQUE (upload_id, status)', 'status', '' ],
+	[ 'a key that a trigger might change', 'UNIQUE (path)', 'path', q{
+		CREATE FUNCTION alter_path() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$ BEGIN NEW.path = NEW.path || 'x'; RETURN NEW; END $$;
+		CREATE TRIGGER alter_path BEFORE UPDATE ON upload_session FOR EACH ROW EXECUTE FUNCTION alter_path()} ],
+	[ 'a generated key', 'UNIQUE (twice)', 'twice', q{ALTER TABLE upload_session ADD twice bigint GENERATED ALWAYS AS (uploaded_bytes * 2) STORED} ])
+{
+	my ($name, $unique, $column, $more) = @$_;
+	my $referenced = $unique =~ s/UNIQUE //r;
+
+	$node->safe_psql('super', qq{
+		$more;
+		ALTER TABLE upload_session ADD CONSTRAINT pair $unique;
+		GRANT USAGE ON TYPE upload_status TO eve;
+		SET ROLE eve;
+		CREATE TABLE evil (upload_id varchar, status upload_status, path varchar, twice bigint,
+			CONSTRAINT evil_key_fkey FOREIGN KEY $referenced REFERENCES upload_session $referenced ON UPDATE CASCADE);
+	});
+	refused('super', 'foreign key "evil_key_fkey"', 'DROP TABLE evil', $name);
+	$node->safe_psql('super', 'ALTER TABLE upload_session DROP CONSTRAINT pair; ALTER TABLE upload_session DROP IF EXISTS twice; DROP FUNCTION IF EXISTS alter_path CASCADE');
+}
+
+# A cycle of keys is followed to its end.
+$node->safe_psql('super', q{
+	ALTER TABLE upload_session ADD replaces varchar UNIQUE REFERENCES upload_session ON DELETE SET NULL;
+	SET ROLE eve;
+	CREATE TABLE evil (key varchar, CONSTRAINT evil_key_fkey FOREIGN KEY (key) REFERENCES upload_session (replaces) ON UPDATE CASCADE);
+});
+purge_refused('foreign key "evil_key_fkey"', 'DROP TABLE evil; ALTER TABLE upload_session DROP replaces', 'a cycle');
+
+# Foreign keys of the queue to others' tables are checked when a session expires.
 $node->safe_psql('super', q{
 	SET ROLE eve;
-	CREATE TABLE reader (key varchar REFERENCES upload_session (upload_id) ON UPDATE CASCADE);
+	CREATE TABLE account (name text PRIMARY KEY);
+	GRANT REFERENCES ON account TO postgres;
+	RESET ROLE;
+	ALTER TABLE upload_reclaim ADD CONSTRAINT evil_key_fkey FOREIGN KEY (owner) REFERENCES account;
+});
+refused('super', 'foreign key "evil_key_fkey"', 'ALTER TABLE upload_reclaim DROP CONSTRAINT evil_key_fkey; DROP TABLE account', 'a key to another\'s table');
+
+# What a sweep does not fire is not its business.
+$node->safe_psql('super', q{
+	CREATE TRIGGER harmless BEFORE INSERT ON upload_session FOR EACH ROW WHEN (NEW.path = 'x') EXECUTE FUNCTION suppress_redundant_updates_trigger();
+	SET ROLE eve;
+	CREATE TRIGGER see AFTER INSERT ON upload_session FOR EACH ROW EXECUTE FUNCTION see();
+	RESET ROLE;
+	ALTER TABLE upload_session DISABLE TRIGGER ALL;
+	ALTER TABLE upload_session ENABLE REPLICA TRIGGER see;
 });
 add_stale($node, 'super', 'u', 1);
 await_expired('super');
-pass('a foreign key that only checks does not stop the sweep');
+pass('triggers that a sweep does not fire do not stop it');
 
-# But what checking can run (here, an index expression) might change the
-# search_path for a superuser's careless trigger.
-$node->safe_psql('super', 'CREATE TRIGGER witness AFTER UPDATE ON upload_session FOR EACH ROW EXECUTE FUNCTION witness()');
-refused('super', 'trigger "witness"', 'ALTER FUNCTION witness() SET search_path = pg_catalog', 'a trigger that depends on the search_path');
+# A row that cannot even be read keeps no other from expiring.
 $node->safe_psql('super', q{
-	DROP TRIGGER witness ON upload_session;
-	DROP TABLE reader;
-	TRUNCATE seen;
+	ALTER TABLE upload_session ALTER created_at DROP NOT NULL;
+	INSERT INTO upload_session (upload_id, path, created_at, expires_at) VALUES ('unreadable', 'file', NULL, '2001-01-01');
 });
-
-# Where a sweep would change a key, ON UPDATE counts.
-$node->safe_psql('super', q{
-	ALTER TABLE upload_session ADD CONSTRAINT upload_session_both_key UNIQUE (upload_id, status);
-	GRANT USAGE ON TYPE upload_status TO eve;
-	SET ROLE eve;
-	CREATE TABLE evil (key varchar, status upload_status,
-		CONSTRAINT evil_key_fkey FOREIGN KEY (key, status) REFERENCES upload_session (upload_id, status) ON UPDATE CASCADE);
-});
-refused('super', 'foreign key "evil_key_fkey"', 'DROP TABLE evil', 'ON UPDATE of a key that changes');
-$node->safe_psql('super', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_both_key');
+add_stale($node, 'super', 'u', 1);
+await($node, 'super', q{status = 'expired' FROM upload_session WHERE upload_id = 'u1'});
+await($node, 'super', q{last_error LIKE 'upload "unreadable": column "created_at" %' FROM sweeper_status()});
+pass('nor does a row that cannot be read');
 
 # --- tables of two roles
 
