@@ -1,0 +1,81 @@
+# upload_session may be hash-partitioned by upload_id: a partitioned table takes
+# its name, and everything works on it, through SQL.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use UploadTest;
+
+my $node = upload_node('main');
+my $swap = q{
+	BEGIN;
+	LOCK TABLE upload_session;
+	ALTER TABLE upload_session RENAME TO upload_session_plain;
+	CREATE TABLE upload_session (LIKE upload_session_plain INCLUDING ALL) PARTITION BY HASH (upload_id);
+	CREATE TABLE upload_session_0 PARTITION OF upload_session FOR VALUES WITH (MODULUS 3, REMAINDER 0) WITH (fillfactor = 75);
+	CREATE TABLE upload_session_1 PARTITION OF upload_session FOR VALUES WITH (MODULUS 3, REMAINDER 1) WITH (fillfactor = 75);
+	CREATE TABLE upload_session_2 PARTITION OF upload_session FOR VALUES WITH (MODULUS 3, REMAINDER 2) WITH (fillfactor = 75);
+	INSERT INTO upload_session SELECT * FROM upload_session_plain;
+	SELECT setval(pg_get_serial_sequence('upload_session', 'id'), max(id)) FROM upload_session;
+	TRUNCATE upload_session_plain;
+	COMMIT;
+	SELECT grant_upload_access('client')};
+
+# A session of before the swap goes on after it.
+$node->safe_psql('postgres', 'CREATE ROLE client; SELECT grant_upload_access($$client$$)');
+my $old = $node->background_psql('postgres');
+$old->query_safe(q{SET ROLE client; SELECT start_upload('old/' || i, 20, upload_id => 'old' || i) FROM generate_series(1, 30) AS i});
+is(answer($old, q{SELECT outcome, uploaded_bytes FROM try_advance_upload('old1', 0, 10)}), 'advanced|10', 'before the swap');
+$node->safe_psql('postgres', $swap);
+is(answer($old, q{SELECT outcome, uploaded_bytes FROM try_advance_upload('old1', 10, 5)}), 'advanced|15', 'a session goes on after the swap');
+is($node->safe_psql('postgres', 'SELECT count(DISTINCT tableoid), count(*) FROM upload_session'), '3|30', 'all partitions have rows');
+
+is( $node->safe_psql(
+		'postgres', q{
+		SET ROLE client;
+		SELECT id, upload_id, status FROM start_upload('dir/file', 30, owner => 'ann', provider_data => '{"part": 1}', upload_id => 'new');
+		SELECT outcome, uploaded_bytes FROM advance_upload('new', 0, 10);
+		SELECT outcome, uploaded_bytes FROM try_advance_upload('new', 0, 10);
+		SELECT outcome, uploaded_bytes FROM advance_uploads('{new,old2,nobody,new}', '{10,0,0,20}', '{10,20,1,10}');
+		SELECT metadata FROM merge_upload_data('new', '{"a": 1}');
+		SELECT upload_id, status FROM get_upload('new', 'ann');
+		SELECT upload_id FROM get_uploads('{new,old3,nobody}');
+		SELECT upload_id FROM list_uploads(max_rows => 2);
+		SELECT upload_id FROM list_uploads(owner => 'ann');
+		SELECT upload_id FROM list_uploads(path_prefix => 'old/1', max_rows => 1);
+		SELECT status, result FROM complete_upload('new', '{"etag": "e"}');
+		SELECT status FROM abort_upload('old4');
+		SELECT delete_upload('old5'), delete_upload('old5');
+	}),
+	join("\n",
+		'31|new|pending', 'advanced|10', 'replayed|10', 'advanced|20', 'advanced|20', 'not_found|', 'advanced|30',
+		'{"a": 1}', 'new|in_progress', 'new', 'old3', 'new', 'old30', 'new', 'old19', 'complete|{"etag": "e"}', 'aborted', 't|f'),
+	'every call works');
+
+# The constraint of a partition has another name.
+my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT start_upload('f', upload_id => 'new')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+like($stderr, qr/ERROR:  23505: upload "new" already exists\nDETAIL:  Key \(upload_id\)=\(new\) already exists\.\nHINT/, 'a duplicate is told as ever');
+unlike($stderr, qr/INSERT/, 'without our statement');
+is(sqlstate_of($node, q{SET vali_blob.row_access = direct; SELECT get_upload('new')}), '0A000', 'all of this is done by SQL');
+
+# Expiry and purge, across partitions and in the order of the deadlines.
+$node->safe_psql('postgres', q{
+	UPDATE upload_session SET expires_at = now() - interval '1 hour' + id * interval '1 s' WHERE upload_id LIKE 'old%'});
+is($node->safe_psql('postgres', q{SELECT * FROM sweep_uploads(10); SELECT count(*) FROM upload_session WHERE status = 'expired' AND id <= 12}),
+	"10|0|0\n10", 'a sweep expires the longest overdue first');
+is($node->safe_psql('postgres', q{
+		SELECT expired, purged FROM sweep_uploads();
+		SELECT expired, purged FROM sweep_uploads();
+		SELECT status, sessions, bytes FROM upload_stats WHERE sessions > 0}),
+	"18|1\n0|0\ncomplete|1|30\nexpired|28|35",
+	'upload_stats counts what is there now');
+
+$old->quit;
+$node->stop;
+done_testing();
