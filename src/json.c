@@ -105,9 +105,10 @@ push_members(JsonbInState *state, Jsonb *object, Jsonb *overriding,
 	JsonbValue	key;
 	JsonbValue	value;
 
-	token = JsonbIteratorNext(&it, &key, false);
-	Assert(token == WJB_BEGIN_OBJECT);
-	while ((token = JsonbIteratorNext(&it, &key, false)) == WJB_KEY)
+	/* pass the beginning; there is nothing but keys with values until the end */
+	Assert(JB_ROOT_IS_OBJECT(object));
+	(void) JsonbIteratorNext(&it, &key, false);
+	while (JsonbIteratorNext(&it, &key, false) == WJB_KEY)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (overriding != NULL && has_key(overriding, &key))
@@ -121,7 +122,6 @@ push_members(JsonbInState *state, Jsonb *object, Jsonb *overriding,
 		pushJsonbValue(state, WJB_KEY, &key);
 		push_value(state, &it, token, &value);
 	}
-	Assert(token == WJB_END_OBJECT);
 }
 
 /*

@@ -21,7 +21,8 @@ build_packages=(postgresql-@ postgresql-server-dev-@ make gcc libc6-dev)
 
 # enter_workplace PACKAGE... -- ARGUMENT...
 # Returns only inside the workplace.  An "@" in the name of a package stands
-# for the major version of PostgreSQL.
+# for the major version of PostgreSQL.  The variables prepare and furnish may name
+# functions to call when the packages and when the workplace are there.
 enter_workplace() {
 	if [[ -n ${VALI_BLOB_WORKPLACE-} ]]; then
 		cd "$VALI_BLOB_WORKPLACE/source"
@@ -40,7 +41,9 @@ enter_workplace() {
 	install_packages "${packages[@]}"
 	: "${pg_config:=/usr/lib/postgresql/$(installed_major)/bin/pg_config}"
 	check_postgresql
+	[[ -z ${prepare-} ]] || $prepare
 	make_workplace
+	[[ -z ${furnish-} ]] || $furnish
 	run_in_workplace "${@:2}"
 }
 

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Sourced by test/run: a PostgreSQL with assertions.
+#
+# Distributions build PostgreSQL without them.  build_assertions builds the same
+# version from the distribution's source package, which takes some minutes, and
+# keeps it for the next run.  A PostgreSQL that cannot be had is no error: the
+# sections that need it are skipped, and say why.
+
+# build_assertions
+# Runs outside of the workplace, after the packages are installed.
+build_assertions() {
+	local version cache=${XDG_CACHE_HOME:-$HOME/.cache}/vali_blob
+	((EUID != 0)) || cache=/var/cache/vali_blob
+	assertions_missing="PG_CONFIG is not the distribution's"
+	is_packaged || return 0
+	version=$(installed_version "postgresql-$(installed_major)")
+	assertions=$cache/postgresql-${version//[^[:alnum:].+-]/_}-assert
+
+	if [[ ! -e $assertions/complete ]]; then
+		echo "Building PostgreSQL $version with assertions, in $assertions" >&2
+		(make_assertions "$version") >&2 || {
+			assertions_missing="the source of PostgreSQL $version could not be had, or not be built"
+			assertions=
+		}
+	fi
+}
+
+# make_assertions VERSION
+make_assertions() {
+	set -euo pipefail
+	local work apt
+	work=$(mktemp -d "$tmpdir/vali_blob.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	cd "$work"
+
+	# The sources of the packages' origins, in lists of our own
+	mkdir -p lists/partial cache/archives/partial
+	# shellcheck disable=SC2016 # apt's variables
+	apt-get indextargets --format 'deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+		sort -u >sources.list
+	apt=(apt-get --quiet=2 -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache"
+		-o "Dir::Etc::SourceList=$work/sources.list" -o "Dir::Etc::SourceParts=/dev/null"
+		-o APT::Sandbox::User=root)
+	"${apt[@]}" update
+	"${apt[@]}" source --download-only "postgresql-$(installed_major)=$1"
+	tar -xf postgresql-*.orig.tar.*
+	cd postgresql-*/
+
+	rm -rf "$assertions"
+	./configure --quiet --prefix="$assertions" --enable-cassert --enable-debug --enable-tap-tests \
+		--without-readline --without-zlib --without-icu CFLAGS=-O1 >/dev/null
+	make --silent --jobs=2 >/dev/null
+	make --silent install >/dev/null
+	touch "$assertions/complete"
+}
+
+# copy_assertions
+# Into the workplace, where the extension is installed into it; with pgTAP, which
+# is the same for all builds.
+copy_assertions() {
+	if [[ -z $assertions ]]; then
+		echo "$assertions_missing" >"$workplace/no_assertions"
+		return
+	fi
+	cp -a "$assertions" "$workplace/assertions"
+	cp "$("$pg_config" --sharedir)"/extension/pgtap* \
+		"$("$workplace/assertions/bin/pg_config" --sharedir)/extension/" 2>/dev/null || true
+}
+
+# with_assertions COMMAND...
+# Runs a command of test/run on that PostgreSQL, and counts it as skipped if there
+# is none.
+with_assertions() {
+	local bin=$VALI_BLOB_WORKPLACE/assertions/bin
+	if [[ ! -x $bin/postgres ]]; then
+		echo "ok 1 # SKIP no PostgreSQL with assertions: $(cat "$VALI_BLOB_WORKPLACE/no_assertions")"
+		((++skipped))
+		return
+	fi
+	local before=$PATH before_config=$PG_CONFIG
+	export PATH=$bin:$PATH PG_CONFIG=$bin/pg_config
+	build_extension gcc && "$@"
+	export PATH=$before PG_CONFIG=$before_config
+	build_extension gcc
+}
