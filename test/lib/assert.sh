@@ -18,7 +18,9 @@ build_assertions() {
 
 	if [[ ! -e $assertions/complete ]]; then
 		echo "Building PostgreSQL $version with assertions, in $assertions" >&2
-		(make_assertions "$version") >&2 || {
+		# in the background, as "set -e" does not hold in a condition
+		make_assertions "$version" >&2 &
+		wait $! || {
 			assertions_missing="the source of PostgreSQL $version could not be had, or not be built"
 			assertions=
 		}
@@ -28,7 +30,6 @@ build_assertions() {
 # make_assertions VERSION
 make_assertions() {
 	set -euo pipefail
-	local work apt
 	work=$(mktemp -d "$tmpdir/vali_blob.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
 	cd "$work"
