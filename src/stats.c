@@ -17,9 +17,14 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
+#include "access/table.h"
+#include "catalog/pg_inherits.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
@@ -74,6 +79,32 @@ owner_of_table(Oid relid, const char *name)
 	return owner;
 }
 
+/*
+ * Check that a table and its children belong to one role, and forget how their
+ * indexes' expressions were simplified under another search_path.
+ */
+static void
+forget_index_expressions(Oid relid, Oid owner)
+{
+	ListCell   *cell;
+	ListCell   *index;
+
+	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
+	{
+		Relation	rel = table_open(lfirst_oid(cell), NoLock);
+
+		if (rel->rd_rel->relowner != owner)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("table \"%s\" does not belong to the owner of table \"%s\"",
+							RelationGetRelationName(rel), table_name(TABLE_SESSION)),
+					 errhint("Make one role the owner of both, and of their children.")));
+		foreach(index, RelationGetIndexList(rel))
+			RelationCacheInvalidateEntry(lfirst_oid(index));
+		table_close(rel, NoLock);
+	}
+}
+
 /* Read the statistics into the result. */
 static void
 put_stats(ReturnSetInfo *rsinfo)
@@ -104,11 +135,22 @@ vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 	Oid			owner = InvalidOid;
 	Oid			user;
 	int			security;
+	int			guc_level;
 
 	check_unknown_arguments(fcinfo, 0);
 	for (int i = TABLE_COUNT - 1; i >= 0; i--)
 		owner = owner_of_table(catalog->tables[i], table_name(i));
 	InitMaterializedSRF(fcinfo, 0);
+
+	/*
+	 * Planning evaluates expressions of indexes: as their owner, they must not
+	 * meet what another role owns, nor what the caller's search_path finds.
+	 */
+	guc_level = NewGUCNestLevel();
+	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	for (int i = 0; i < TABLE_COUNT; i++)
+		forget_index_expressions(catalog->tables[i], owner);
 
 	/* policies of row-level security are for clients */
 	GetUserIdAndSecContext(&user, &security);
@@ -116,5 +158,6 @@ vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 						   SECURITY_NOFORCE_RLS);
 	put_stats((ReturnSetInfo *) fcinfo->resultinfo);
 	SetUserIdAndSecContext(user, security);
+	AtEOXact_GUC(false, guc_level);
 	return (Datum) 0;
 }

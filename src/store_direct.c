@@ -36,6 +36,7 @@
 #include "access/heapam.h"
 #include "access/heaptoast.h"
 #include "access/relscan.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -424,6 +425,17 @@ direct_insert(struct Store *store, Session *session)
 	return true;
 }
 
+/* Has this transaction written a row version? */
+static bool
+is_own_version(TupleTableSlot *slot)
+{
+	bool		is_null;
+	Datum		xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+									   &is_null);
+
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
+}
+
 /* Write the changed columns of the locked session. */
 bool
 direct_update(struct Store *store, Session *session)
@@ -442,6 +454,12 @@ direct_update(struct Store *store, Session *session)
 	LockRelationOid(RelationGetRelid(store->rel), RowExclusiveLock);
 	info = usable_table(store);
 	if (info == NULL || !may_access(store->rel, ACL_SELECT | ACL_UPDATE))
+		return false;
+	/*
+	 * The check of a row that the running statement has written is still
+	 * queued, and skips versions that are dead by then.
+	 */
+	if (info->has_foreign_keys && is_own_version(store->found))
 		return false;
 	form_new_version(store, info, session);
 	if (!satisfies_constraints(info, store->written, session->changed))

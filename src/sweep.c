@@ -26,6 +26,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -212,6 +213,16 @@ fetch_key(Portal portal, SweepScan *scan, RowTask *task)
 	if (!statement_fetch(portal))
 		return false;
 	table = SPI_tuptable;
+	/* possible only after somebody has dropped NOT NULL */
+	for (int i = 1; i <= 3; i++)
+	{
+		if (heap_attisnull(table->vals[0], i, NULL))
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("column \"%s\" of a row to be swept is null",
+							NameStr(TupleDescAttr(table->tupdesc, i - 1)->attname)),
+					 errhint("Give the column a value, and make it NOT NULL again.")));
+	}
 	task->upload_id = DatumGetTextPCopy(SPI_getbinval(table->vals[0],
 													  table->tupdesc, 1,
 													  &is_null));

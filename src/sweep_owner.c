@@ -270,6 +270,10 @@ add_table(SafetyCheck *check, Oid relid, int changes)
 		check->is_busy = true;
 		return;
 	}
+	/* an UPDATE may move a row to another partition */
+	if ((changes & CHANGE_UPDATE) != 0 &&
+		(get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE || get_rel_relispartition(relid)))
+		changes |= CHANGE_INSERT | CHANGE_DELETE;
 	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
 	{
 		Oid			child = lfirst_oid(cell);

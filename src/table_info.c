@@ -174,7 +174,9 @@ satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 	{
 		const CheckInfo *check = &info->checks[i];
 
-		if (check->attributes == NULL || bms_overlap(check->attributes, attributes))
+		/* a new row has to satisfy those of added columns, too */
+		if (changed == ~((ColumnSet) 0) || check->attributes == NULL ||
+			bms_overlap(check->attributes, attributes))
 			satisfied = ExecCheck(check->expr, info->econtext);
 	}
 	ResetExprContext(info->econtext);
@@ -239,7 +241,8 @@ is_idle_trigger(const TableInfo *info, const Trigger *trigger)
 	 * The check of a row that this transaction has inserted may still be
 	 * deferred, and then an update must repeat it.
 	 */
-	is_idle = type == RI_TRIGGER_PK || !form->condeferrable;
+	is_idle = type == RI_TRIGGER_PK ||
+		(!form->condeferrable && form->confmatchtype == FKCONSTR_MATCH_SIMPLE);
 	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
 	{
 		if ((writable & COLUMN_BIT(column)) == 0)
@@ -256,12 +259,14 @@ is_idle_trigger(const TableInfo *info, const Trigger *trigger)
 
 /* Does the table have triggers that our updates may fire? */
 static bool
-has_triggers(const TableInfo *info, const TriggerDesc *triggers)
+has_triggers(TableInfo *info, const TriggerDesc *triggers)
 {
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		if (!is_idle_trigger(info, &triggers->triggers[i]))
 			return true;
+		if (RI_FKey_trigger_type(triggers->triggers[i].tgfoid) == RI_TRIGGER_FK)
+			info->has_foreign_keys = true;
 	}
 	return false;
 }

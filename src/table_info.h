@@ -40,6 +40,7 @@ typedef struct TableInfo
 	CheckInfo  *checks;
 	int			check_count;
 	ExprContext *econtext;		/* to evaluate expressions in */
+	bool		has_foreign_keys;	/* from the table to others */
 	bool		can_insert;		/* the fast path can also insert rows */
 	DefaultInfo *defaults;
 	int			default_count;
