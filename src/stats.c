@@ -22,6 +22,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -89,6 +90,8 @@ forget_index_expressions(Oid relid, Oid owner)
 	ListCell   *cell;
 	ListCell   *index;
 
+	/* find_all_inheritors() locks the children only */
+	LockRelationOid(relid, AccessShareLock);
 	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
 	{
 		Relation	rel = table_open(lfirst_oid(cell), NoLock);
