@@ -11,6 +11,7 @@
 build_assertions() {
 	local version cache=${XDG_CACHE_HOME:-$HOME/.cache}/vali_blob
 	((EUID != 0)) || cache=/var/cache/vali_blob
+	assertions=
 	assertions_missing="PG_CONFIG is not the distribution's"
 	is_packaged || return 0
 	version=$(installed_version "postgresql-$(installed_major)")
