@@ -35,17 +35,19 @@ make_assertions() {
 	trap 'rm -rf "$work"' EXIT
 	cd "$work"
 
-	# The sources of the packages' origins, in lists of our own
-	mkdir -p lists/partial cache/archives/partial
-	# shellcheck disable=SC2016 # apt's variables
-	apt-get indextargets --format 'deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
-		sort -u >sources.list
+	# The sources of the packages' origins, in lists of our own; the rest of what
+	# apt's lists say, keys for example, stays.
+	mkdir -p lists/partial cache/archives/partial sources.list.d
+	for list in /etc/apt/sources.list{,.d/*.list,.d/*.sources}; do
+		[[ ! -e $list ]] ||
+			sed -E 's/^deb[[:blank:]]/deb-src /; s/^Types:.*/Types: deb-src/' "$list" >"${list#/etc/apt/}"
+	done
 	apt=(apt-get --quiet=2 -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache"
-		-o "Dir::Etc::SourceList=$work/sources.list" -o "Dir::Etc::SourceParts=/dev/null"
+		-o "Dir::Etc::SourceList=$work/sources.list" -o "Dir::Etc::SourceParts=$work/sources.list.d"
 		-o APT::Sandbox::User=root)
-	"${apt[@]}" update
+	"${apt[@]}" update || echo "apt-get update failed; going on with the lists that are there"
 	"${apt[@]}" source --download-only "postgresql-$(installed_major)=$1"
-	tar -xf postgresql-*.orig.tar.*
+	tar -xf postgresql-*.orig.tar.*[!c] # not a signature, .asc
 	cd postgresql-*/
 
 	rm -rf "$assertions"
