@@ -6,33 +6,49 @@
 # keeps it for the next run.  A PostgreSQL that cannot be had is no error: the
 # sections that need it are skipped, and say why.
 
+assertions_options=(--enable-cassert --enable-debug --enable-tap-tests
+	--without-readline --without-zlib --without-icu CFLAGS=-O1)
+
 # build_assertions
 # Runs outside of the workplace, after the packages are installed.
 build_assertions() {
-	local version cache=${XDG_CACHE_HOME:-$HOME/.cache}/vali_blob
-	((EUID != 0)) || cache=/var/cache/vali_blob
+	local package version options cache=/var/cache job
+	((EUID == 0)) || cache=~/.cache
+	cache=${XDG_CACHE_HOME:-$cache}/vali_blob
+
 	assertions=
 	assertions_missing="PG_CONFIG is not the distribution's"
 	is_packaged || return 0
-	version=$(installed_version "postgresql-$(installed_major)")
-	assertions=$cache/postgresql-${version//[^[:alnum:].+-]/_}-assert
 
-	if [[ ! -e $assertions/complete ]]; then
-		echo "Building PostgreSQL $version with assertions, in $assertions" >&2
-		# in the background, as "set -e" does not hold in a condition
-		make_assertions "$version" >&2 &
-		wait $! || {
-			assertions_missing="the source of PostgreSQL $version could not be had, or not be built"
-			assertions=
-		}
-	fi
+	package=postgresql-$(installed_major)
+	# shellcheck disable=SC2016 # dpkg's variable
+	version=$(dpkg-query -W -f '${source:Version}' "$package" 2>/dev/null || true)
+	options=$(cksum <<<"${assertions_options[*]}" | cut -d ' ' -f 1)
+	assertions_missing="the source of PostgreSQL $version could not be had, or not be built"
+	assertions=$cache/postgresql-${version//[^[:alnum:].+-]/_}-$options
+	[[ ! -e $assertions ]] || return 0
+
+	echo "Building PostgreSQL $version with assertions, in $assertions; takes some minutes" >&2
+	# In the background, as "set -e" does not hold in a condition, and with a process
+	# group of its own, as a signal for this script must end make, too
+	set -m
+	make_assertions "$package=$version" "$cache" </dev/null >&2 &
+	set +m
+	job=$!
+	trap 'kill -- -$job; wait $job || true; exit 130' INT TERM HUP
+	wait $job || assertions=
+	trap 'exit 130' INT TERM HUP
 }
 
-# make_assertions VERSION
+# make_assertions PACKAGE=VERSION CACHE
+# It appears in the cache as a whole, or not at all.
 make_assertions() {
+	local work list apt
 	set -euo pipefail
-	work=$(mktemp -d "$tmpdir/vali_blob.XXXXXX")
-	trap 'rm -rf "$work"' EXIT
+	mkdir -p "$2"
+	work=$(mktemp -d "$2/build.XXXXXX")
+	# shellcheck disable=SC2064 # the local variable is gone by then
+	trap "rm -rf '$work'" EXIT
 	cd "$work"
 
 	# The sources of the packages' origins, in lists of our own; the rest of what
@@ -46,16 +62,14 @@ make_assertions() {
 		-o "Dir::Etc::SourceList=$work/sources.list" -o "Dir::Etc::SourceParts=$work/sources.list.d"
 		-o APT::Sandbox::User=root)
 	"${apt[@]}" update || echo "apt-get update failed; going on with the lists that are there"
-	"${apt[@]}" source --download-only "postgresql-$(installed_major)=$1"
+	"${apt[@]}" source --download-only "$1"
 	tar -xf postgresql-*.orig.tar.*[!c] # not a signature, .asc
 	cd postgresql-*/
 
-	rm -rf "$assertions"
-	./configure --quiet --prefix="$assertions" --enable-cassert --enable-debug --enable-tap-tests \
-		--without-readline --without-zlib --without-icu CFLAGS=-O1 >/dev/null
+	./configure --quiet --prefix="$assertions" "${assertions_options[@]}" >/dev/null
 	make --silent --jobs=2 >/dev/null
-	make --silent install >/dev/null
-	touch "$assertions/complete"
+	make --silent install DESTDIR="$work/installed" >/dev/null
+	mv -T "$work/installed$assertions" "$assertions" || [[ -e $assertions ]] # by another run
 }
 
 # copy_assertions
