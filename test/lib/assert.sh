@@ -89,7 +89,7 @@ copy_assertions() {
 # Runs a command of test/run on that PostgreSQL, and counts it as skipped if there
 # is none.
 with_assertions() {
-	local bin=$VALI_BLOB_WORKPLACE/assertions/bin
+	local bin=$VALI_BLOB_WORKPLACE/assertions/bin ended=0
 	if [[ ! -x $bin/postgres ]]; then
 		echo "ok 1 # SKIP no PostgreSQL with assertions: $(cat "$VALI_BLOB_WORKPLACE/no_assertions")"
 		((++skipped))
@@ -97,7 +97,7 @@ with_assertions() {
 	fi
 	local before=$PATH before_config=$PG_CONFIG
 	export PATH=$bin:$PATH PG_CONFIG=$bin/pg_config
-	build_extension gcc && "$@"
+	build_extension gcc && "$@" || ended=1
 	export PATH=$before PG_CONFIG=$before_config
-	build_extension gcc
+	return $ended
 }
