@@ -6,13 +6,10 @@
 # keeps it for the next run.  A PostgreSQL that cannot be had is no error: the
 # sections that need it are skipped, and say why.
 
-assertions_options=(--enable-cassert --enable-debug --enable-tap-tests
-	--without-readline --without-zlib --without-icu CFLAGS=-O1)
-
 # build_assertions
 # Runs outside of the workplace, after the packages are installed.
 build_assertions() {
-	local package version options cache=/var/cache job
+	local package version how cache=/var/cache job
 	((EUID == 0)) || cache=~/.cache
 	cache=${XDG_CACHE_HOME:-$cache}/vali_blob
 
@@ -23,9 +20,9 @@ build_assertions() {
 	package=postgresql-$(installed_major)
 	# shellcheck disable=SC2016 # dpkg's variable
 	version=$(dpkg-query -W -f '${source:Version}' "$package" 2>/dev/null || true)
-	options=$(cksum <<<"${assertions_options[*]}" | cut -d ' ' -f 1)
+	how=$(declare -f make_assertions | cksum | cut -d ' ' -f 1)
 	assertions_missing="the source of PostgreSQL $version could not be had, or not be built"
-	assertions=$cache/postgresql-${version//[^[:alnum:].+-]/_}-$options
+	assertions=$cache/postgresql-${version//[^[:alnum:].+-]/_}-$how
 	[[ ! -e $assertions ]] || return 0
 
 	echo "Building PostgreSQL $version with assertions, in $assertions; takes some minutes" >&2
@@ -41,9 +38,10 @@ build_assertions() {
 }
 
 # make_assertions PACKAGE=VERSION CACHE
-# It appears in the cache as a whole, or not at all.
+# It appears in the cache as a whole, or not at all.  Its name there has a checksum of
+# this function: what is built otherwise is another build.
 make_assertions() {
-	local work list apt
+	local work list apt target
 	set -euo pipefail
 	mkdir -p "$2"
 	work=$(mktemp -d "$2/build.XXXXXX")
@@ -66,9 +64,12 @@ make_assertions() {
 	tar -xf postgresql-*.orig.tar.*[!c] # not a signature, .asc
 	cd postgresql-*/
 
-	./configure --quiet --prefix="$assertions" "${assertions_options[@]}" >/dev/null
-	make --silent --jobs=2 >/dev/null
-	make --silent install DESTDIR="$work/installed" >/dev/null
+	./configure --quiet --prefix="$assertions" --enable-cassert --enable-debug --enable-tap-tests \
+		--without-readline --without-zlib --without-icu CFLAGS=-O1 >/dev/null
+	for target in all install; do
+		make --silent --jobs=2 $target DESTDIR="$work/installed" >/dev/null
+		make --silent --jobs=2 --directory=contrib $target DESTDIR="$work/installed" >/dev/null
+	done
 	mv -T "$work/installed$assertions" "$assertions" || [[ -e $assertions ]] # by another run
 }
 
