@@ -148,6 +148,12 @@ is_deeply(
 	],
 	[ '00000', '23503', ('00000') x 7, '23503' ],
 	'foreign keys hold');
+# A check that the running statement has queued is of the version it wrote.
+is_deeply(
+	[ sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct',
+		q{INSERT INTO upload_session (path, owner, upload_id, total_size) VALUES ('f', 'nobody', 'own', 10) RETURNING (try_advance_upload(upload_id, 0, 5)).outcome}) ],
+	['23503'],
+	'also of a row of the same statement');
 is($node->safe_psql('postgres', q{SELECT delete_upload('u'); SELECT count(*) FROM file}), "t\n0", 'and cascade');
 is_deeply(
 	[ sqlstates_of($node, 'postgres', 'SET vali_blob.row_access = direct',
@@ -155,6 +161,13 @@ is_deeply(
 		q{SELECT start_upload('f', owner => 'anne')}, 'ALTER TABLE upload_session DROP region') ],
 	[ '00000', '23514', '00000' ],
 	'a new row satisfies a CHECK of an added column');
+is_deeply(
+	[ sqlstates_of($node, 'postgres', 'BEGIN', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_pkey CASCADE',
+		'ALTER TABLE upload_session ALTER upload_id DROP NOT NULL',
+		q{INSERT INTO upload_session (upload_id, path, expires_at, owner) VALUES (NULL, 'f', '2001-01-01', 'anne')},
+		'SELECT sweep_uploads()', 'ROLLBACK') ],
+	[ ('00000') x 3, '23502', '00000' ],
+	'a NULL key is an error of a sweep');
 $node->safe_psql('postgres', q{
 	ALTER TABLE upload_session DROP CONSTRAINT account;
 	DROP TABLE file, account;

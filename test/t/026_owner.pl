@@ -255,6 +255,17 @@ $node->safe_psql('super', q{
 });
 purge_refused('foreign key "evil_key_fkey"', 'DROP TABLE evil', 'the end of a chain');
 
+# A row that SET NULL moves to another partition fires INSERT triggers there.
+$node->safe_psql('super', q{
+	CREATE TABLE moved (key varchar REFERENCES upload_session (upload_id) ON DELETE SET NULL) PARTITION BY LIST (key);
+	CREATE TABLE moved_null PARTITION OF moved FOR VALUES IN (NULL);
+	CREATE TABLE moved_rest PARTITION OF moved DEFAULT;
+	GRANT TRIGGER ON moved_null TO eve;
+	SET ROLE eve;
+	CREATE TRIGGER see AFTER INSERT ON moved_null FOR EACH ROW EXECUTE FUNCTION see();
+});
+purge_refused('trigger "see"', 'DROP TABLE moved', 'a row that moves to another partition');
+
 # A superuser's own table that references ours may be changed, with its trigger.
 $node->safe_psql('super', q{
 	CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$
