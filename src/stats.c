@@ -25,7 +25,6 @@
 #include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
-#include "utils/relcache.h"
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
@@ -80,15 +79,11 @@ owner_of_table(Oid relid, const char *name)
 	return owner;
 }
 
-/*
- * Check that a table and its children belong to one role, and forget how their
- * indexes' expressions were simplified under another search_path.
- */
+/* Check that a table and its children belong to one role. */
 static void
-forget_index_expressions(Oid relid, Oid owner)
+check_owner_of_tables(Oid relid, Oid owner)
 {
 	ListCell   *cell;
-	ListCell   *index;
 
 	/* find_all_inheritors() locks the children only */
 	LockRelationOid(relid, AccessShareLock);
@@ -102,8 +97,6 @@ forget_index_expressions(Oid relid, Oid owner)
 					 errmsg("table \"%s\" does not belong to the owner of table \"%s\"",
 							RelationGetRelationName(rel), table_name(TABLE_SESSION)),
 					 errhint("Make one role the owner of both, and of their children.")));
-		foreach(index, RelationGetIndexList(rel))
-			RelationCacheInvalidateEntry(lfirst_oid(index));
 		table_close(rel, NoLock);
 	}
 }
@@ -153,7 +146,7 @@ vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	for (int i = 0; i < TABLE_COUNT; i++)
-		forget_index_expressions(catalog->tables[i], owner);
+		check_owner_of_tables(catalog->tables[i], owner);
 
 	/* policies of row-level security are for clients */
 	GetUserIdAndSecContext(&user, &security);

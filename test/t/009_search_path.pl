@@ -164,4 +164,29 @@ is( $node->safe_psql(
 	join("\n", ('advanced') x 4),
 	'a function with an empty search_path');
 
+# Planning evaluates what the owner has in an index, for upload_stats as that owner.
+$node->safe_psql(
+	'postgres', q{
+	CREATE ROLE monitor;
+	GRANT pg_monitor TO monitor;
+	CREATE SCHEMA look_alike AUTHORIZATION monitor;
+	CREATE FUNCTION plain(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT replace($1, lower('ABC'), '')$$;
+	CREATE INDEX plain ON upload_session (plain(path));
+	SET ROLE monitor;
+	CREATE FUNCTION look_alike.who() RETURNS text LANGUAGE plpgsql AS $$
+	BEGIN
+		IF current_user <> 'monitor' THEN
+			RAISE 'called as %', current_user;
+		END IF;
+		RETURN 'x';
+	END $$;
+	CREATE FUNCTION look_alike.lower(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+		$$ BEGIN RETURN look_alike.who(); END $$;
+});
+is_deeply(
+	[ sqlstates_of($node, 'postgres', 'SET ROLE monitor', 'SET search_path = look_alike, pg_catalog',
+		'SELECT sum(sessions) FROM public.upload_stats') ],
+	[ '00000', '00000' ],
+	'upload_stats runs nothing of the caller as the owner');
+
 done_testing();

@@ -374,6 +374,21 @@ await($node, 'super', q{status = 'expired' FROM upload_session WHERE upload_id =
 await($node, 'super', q{last_error LIKE 'upload "unreadable": column "created_at" %' FROM sweeper_status()});
 pass('nor does a row that cannot be read');
 
+# An expired session may move to another partition, too.
+create_database('moving', 'postgres');
+$node->safe_psql('moving', q{
+	ALTER TABLE upload_session RENAME TO before;
+	CREATE TABLE upload_session (LIKE before INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING IDENTITY) PARTITION BY LIST (status);
+	ALTER TABLE upload_session ADD PRIMARY KEY (upload_id, status);
+	CREATE INDEX ON upload_session (expires_at, id);
+	CREATE TABLE live PARTITION OF upload_session FOR VALUES IN ('pending', 'in_progress');
+	CREATE TABLE ended PARTITION OF upload_session DEFAULT;
+	GRANT TRIGGER ON ended TO eve;
+	SET ROLE eve;
+	CREATE TRIGGER see AFTER INSERT ON ended FOR EACH ROW EXECUTE FUNCTION see();
+});
+refused('moving', 'trigger "see"', 'DROP TRIGGER see ON ended', 'a move to another partition');
+
 # --- tables of two roles
 
 create_database('mixed', 'postgres');
@@ -384,6 +399,7 @@ $node->safe_psql(
 	CREATE FUNCTION zero() RETURNS integer LANGUAGE sql AS $$SELECT public.note('DEFAULT')::integer - 1$$;
 	ALTER TABLE upload_reclaim ALTER attempts SET DEFAULT zero();
 });
+is(sqlstate_of($node, 'SELECT * FROM upload_stats', 'mixed'), '42501', 'upload_stats reads no tables of two roles');
 add_stale($node, 'mixed', 'u', 1);
 sweep_now($node, 'owned', 2);
 unlike(seen('mixed'), qr/postgres/, q{nothing of app's runs as superuser});
