@@ -400,15 +400,7 @@ direct_insert(struct Store *store, Session *session)
 			written->tts_values[i] = session_value(session, column,
 												   &written->tts_isnull[i]);
 	}
-	for (int i = 0; i < info->default_count; i++)
-	{
-		const DefaultInfo *def = &info->defaults[i];
-
-		if (def->expr != NULL)
-			written->tts_values[def->index] =
-				ExecEvalExpr(def->expr, info->econtext,
-							 &written->tts_isnull[def->index]);
-	}
+	fill_defaults(info, written);
 	ExecStoreVirtualTuple(written);
 	written->tts_tableOid = RelationGetRelid(store->rel);
 	if (!satisfies_constraints(info, written, ~((ColumnSet) 0)))

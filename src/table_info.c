@@ -41,6 +41,28 @@
 /* The table that was asked for last */
 static TableInfo cache;
 
+/* ---------- expressions ---------- */
+
+/*
+ * Return an expression in a form that can be evaluated.  That is made at its first
+ * use, since planning may evaluate parts of it: DEFAULT 1 / 0 concerns those who
+ * insert, nobody else.
+ */
+static ExprState *
+prepared_expr(const TableInfo *info, TableExpr *expr)
+{
+	if (expr->state == NULL)
+	{
+		/* in the caller's context, as this may fail any number of times */
+		Expr	   *planned = expression_planner(expr->expr);
+		MemoryContext caller = MemoryContextSwitchTo(info->context);
+
+		expr->state = ExecInitExpr(copyObject(planned), NULL);
+		MemoryContextSwitchTo(caller);
+	}
+	return expr->state;
+}
+
 /* ---------- CHECK constraints ---------- */
 
 /* Can a function call others, which depend on the type of an argument? */
@@ -112,9 +134,9 @@ check_attributes(const ConstrCheck *check, Node *expr)
 	return attributes;
 }
 
-/* Prepare the CHECK constraints; false if one could run the code of a user. */
+/* Collect the CHECK constraints; false if one could run the code of a user. */
 static bool
-prepare_checks(TableInfo *info, Relation rel)
+collect_checks(TableInfo *info, Relation rel)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 	int			count = constr == NULL ? 0 : constr->num_check;
@@ -139,7 +161,7 @@ prepare_checks(TableInfo *info, Relation rel)
 			contain_mutable_functions((Node *) expr))
 			return false;
 		check->attributes = check_attributes(&constr->check[i], (Node *) expr);
-		check->expr = ExecInitExpr(expression_planner(expr), NULL);
+		check->expr = (TableExpr) {.expr = expr};
 		info->check_count++;
 	}
 	return true;
@@ -172,12 +194,13 @@ satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 	info->econtext->ecxt_scantuple = slot;
 	for (int i = 0; i < info->check_count && satisfied; i++)
 	{
-		const CheckInfo *check = &info->checks[i];
+		CheckInfo  *check = &info->checks[i];
 
 		/* a new row has to satisfy those of added columns, too */
 		if (changed == ~((ColumnSet) 0) || check->attributes == NULL ||
 			bms_overlap(check->attributes, attributes))
-			satisfied = ExecCheck(check->expr, info->econtext);
+			satisfied = ExecCheck(prepared_expr(info, &check->expr),
+								  info->econtext);
 	}
 	ResetExprContext(info->econtext);
 	bms_free(attributes);
@@ -271,9 +294,12 @@ has_triggers(TableInfo *info, const TriggerDesc *triggers)
 	return false;
 }
 
-/* Has a column that we write another type than the script gave it? */
+/*
+ * Has a column that we write another type than the script gave it, or do its
+ * values come from a sequence in any case?
+ */
 static bool
-has_other_types(const TableInfo *info, TupleDesc desc)
+has_other_columns(const TableInfo *info, TupleDesc desc)
 {
 	ColumnSet	writable = column_set(COLUMN_WRITABLE);
 
@@ -282,7 +308,8 @@ has_other_types(const TableInfo *info, TupleDesc desc)
 		Form_pg_attribute att = TupleDescAttr(desc, info->map[column]);
 
 		if ((writable & COLUMN_BIT(column)) != 0 &&
-			(att->atttypid != column_type(column) || att->atttypmod != -1))
+			(att->atttypid != column_type(column) || att->atttypmod != -1 ||
+			 att->attidentity == ATTRIBUTE_IDENTITY_ALWAYS))
 			return true;
 	}
 	return false;
@@ -317,12 +344,12 @@ examine_table(TableInfo *info, Relation rel)
 	find_columns(RelationGetDescr(rel), info->map);
 	if (has_triggers(info, rel->trigdesc))
 		return "Table \"upload_session\" has triggers.";
-	if (has_other_types(info, RelationGetDescr(rel)))
-		return "Columns of table \"upload_session\" have other types.";
+	if (has_other_columns(info, RelationGetDescr(rel)))
+		return "Columns of table \"upload_session\" have other types, or are GENERATED ALWAYS.";
 	info->key_index = find_key_index(rel, info->map[COLUMN_UPLOAD_ID] + 1);
 	if (!OidIsValid(info->key_index))
 		return "Table \"upload_session\" has no unique index on column \"upload_id\".";
-	if (!prepare_checks(info, rel))
+	if (!collect_checks(info, rel))
 		return "A CHECK constraint of table \"upload_session\" calls a function that is not a plain built-in one.";
 	return NULL;
 }
@@ -336,6 +363,8 @@ takes_values_unchanged(const TableInfo *info, TupleDesc desc,
 {
 	Form_pg_attribute att = TupleDescAttr(desc, info->map[column]);
 
+	if (att->attidentity == ATTRIBUTE_IDENTITY_ALWAYS)
+		return false;
 	if (att->atttypid == column_type(column))
 		return att->atttypmod == -1;
 	/* a text in a varchar column, if that is not shorter than it was */
@@ -345,30 +374,25 @@ takes_values_unchanged(const TableInfo *info, TupleDesc desc,
 		  att->atttypmod - VARHDRSZ >= column_limit(column)));
 }
 
-/* Prepare the default of an attribute; false if it could run a user's code. */
+/* Find the default of an attribute; false if it could run a user's code. */
 static bool
-prepare_default(DefaultInfo *info, Relation rel, int index)
+find_default(DefaultInfo *info, Relation rel, int index)
 {
-	Expr	   *expr = (Expr *) build_column_default(rel, index + 1);
+	Node	   *expr = build_column_default(rel, index + 1);
 
-	info->index = index;
-	info->expr = NULL;
+	*info = (DefaultInfo) {.index = index, .expr.expr = (Expr *) expr};
 	if (expr == NULL)
 		/* but a domain may refuse a null, or have a default itself */
 		return get_typtype(TupleDescAttr(RelationGetDescr(rel), index)->atttypid) !=
 			TYPTYPE_DOMAIN;
 	/* an identity column is the one thing that may change */
-	if (!IsA(expr, NextValueExpr) &&
-		(calls_unsafe_function((Node *) expr, NULL) ||
-		 contain_mutable_functions((Node *) expr)))
-		return false;
-	info->expr = ExecInitExpr(expression_planner(expr), NULL);
-	return true;
+	return IsA(expr, NextValueExpr) ||
+		(!calls_unsafe_function(expr, NULL) && !contain_mutable_functions(expr));
 }
 
-/* Fill in what an INSERT needs; false if that is SQL's to do. */
+/* Collect what an INSERT needs; false if that is SQL's to do. */
 static bool
-prepare_insert(TableInfo *info, Relation rel)
+collect_defaults(TableInfo *info, Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	ColumnSet	inserted = column_set(COLUMN_INSERTED);
@@ -395,11 +419,29 @@ prepare_insert(TableInfo *info, Relation rel)
 	{
 		if (bms_is_member(i, set_by_us) || TupleDescAttr(desc, i)->attisdropped)
 			continue;
-		if (!prepare_default(&info->defaults[info->default_count], rel, i))
+		if (!find_default(&info->defaults[info->default_count], rel, i))
 			return false;
 		info->default_count++;
 	}
 	return true;
+}
+
+/* Give a new row the defaults of the attributes that start_upload() does not set. */
+void
+fill_defaults(const TableInfo *info, TupleTableSlot *slot)
+{
+	Assert(info->can_insert);
+	for (int i = 0; i < info->default_count; i++)
+	{
+		DefaultInfo *def = &info->defaults[i];
+
+		if (def->expr.expr == NULL)
+			slot->tts_isnull[def->index] = true;
+		else
+			slot->tts_values[def->index] =
+				ExecEvalExpr(prepared_expr(info, &def->expr), info->econtext,
+							 &slot->tts_isnull[def->index]);
+	}
 }
 
 /* ---------- the cache ---------- */
@@ -426,7 +468,7 @@ table_info_get(Relation rel)
 	MemoryContextReset(cache.context);
 	caller = MemoryContextSwitchTo(cache.context);
 	cache.unsupported = examine_table(&cache, rel);
-	cache.can_insert = cache.unsupported == NULL && prepare_insert(&cache, rel);
+	cache.can_insert = cache.unsupported == NULL && collect_defaults(&cache, rel);
 	MemoryContextSwitchTo(caller);
 	cache.relid = RelationGetRelid(rel);
 	/* as of before we looked: an invalidation meanwhile must not be lost */

@@ -15,10 +15,17 @@
 
 #include "session.h"
 
+/* An expression, and what it is evaluated with */
+typedef struct TableExpr
+{
+	Expr	   *expr;
+	ExprState  *state;			/* NULL: not prepared yet */
+} TableExpr;
+
 /* A CHECK constraint */
 typedef struct CheckInfo
 {
-	ExprState  *expr;
+	TableExpr	expr;
 	Bitmapset  *attributes;		/* what it depends on; NULL: anything */
 } CheckInfo;
 
@@ -26,7 +33,7 @@ typedef struct CheckInfo
 typedef struct DefaultInfo
 {
 	int			index;
-	ExprState  *expr;			/* its default; NULL: null */
+	TableExpr	expr;			/* its default; NULL: null */
 } DefaultInfo;
 
 typedef struct TableInfo
@@ -49,5 +56,6 @@ typedef struct TableInfo
 extern const TableInfo *table_info_get(Relation rel);
 extern bool satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 								  ColumnSet changed);
+extern void fill_defaults(const TableInfo *info, TupleTableSlot *slot);
 
 #endif							/* VALI_BLOB_TABLE_INFO_H */

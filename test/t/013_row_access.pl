@@ -219,6 +219,24 @@ $node->safe_psql('postgres', q{
 	ALTER TABLE upload_session DROP CONSTRAINT c, DROP extra, DROP named, ALTER path TYPE varchar(2048), ALTER bucket TYPE varchar(256);
 });
 
+# What fails when it is planned concerns those who need it, as in SQL.
+foreach (
+	[ 'a default', 'ALTER TABLE upload_session ADD broken int, ALTER broken SET DEFAULT 1 / 0', '00000 00000 22012' ],
+	[ 'a CHECK', 'ALTER TABLE upload_session ADD CONSTRAINT broken CHECK (uploaded_bytes >= 0 OR 1 / 0 > 0) NOT VALID', '00000 22012 22012' ],
+	[ 'an identity of what a chunk changes', 'ALTER TABLE upload_session ALTER uploaded_bytes DROP DEFAULT, ALTER uploaded_bytes ADD GENERATED ALWAYS AS IDENTITY', '00000 428C9 00000' ],
+	[ 'an identity of what a start sets', 'ALTER TABLE upload_session ALTER total_size SET NOT NULL, ALTER total_size ADD GENERATED ALWAYS AS IDENTITY', '00000 00000 428C9' ])
+{
+	my ($name, $do, $want) = @$_;
+
+	foreach my $way ('sql', 'auto')
+	{
+		my @got = sqlstates_of($node, 'postgres', 'BEGIN', q{UPDATE upload_session SET total_size = 9999 WHERE total_size IS NULL}, $do, "SET LOCAL vali_blob.row_access = $way",
+			'SAVEPOINT s', q{SELECT get_upload('u')}, 'ROLLBACK TO s', $advance, 'ROLLBACK TO s', q{SELECT start_upload('f', 10)}, 'ROLLBACK');
+
+		is("@got[4, 6, 8]", $want, "$name that fails, row_access = $way");
+	}
+}
+
 # Where the extension citus exists, rows may be on other servers; on its workers
 # nothing of the table tells.
 my $extensions = $node->config_data('--sharedir') . '/extension';
