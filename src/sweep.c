@@ -84,7 +84,7 @@ typedef struct Batch
 	SweepScanKind first;
 	SweepScanKind last;
 	int64		max_rows;
-	int64		duration;		/* milliseconds after which it ends; 0: any */
+	int64		duration;		/* milliseconds, from the first row; 0: any */
 	TimestampTz until;
 	void		(*delay_point) (void);	/* called after each row, if not NULL */
 	bool		per_row;		/* use a subtransaction for each row */
@@ -248,7 +248,7 @@ total_swept(const SweepCounts *done)
  * that are locked, or fail, do not fill the batch.
  */
 static int64
-run_scan(const Batch *batch, SweepScanKind kind, TimestampTz due_at,
+run_scan(Batch *batch, SweepScanKind kind, TimestampTz due_at,
 		 int64 max_rows)
 {
 	SweepPass  *pass = batch->pass;
@@ -275,6 +275,10 @@ run_scan(const Batch *batch, SweepScanKind kind, TimestampTz due_at,
 		ErrorData  *error = NULL;
 
 		CHECK_FOR_INTERRUPTS();
+		/* without its index, a scan sorts all that is due before the first row */
+		if (batch->until == DT_NOEND && batch->duration > 0)
+			batch->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   batch->duration);
 		fetched++;
 		if (batch->per_row)
 			error = in_subtransaction(sweep_row, &task);
@@ -305,8 +309,7 @@ run_batch(void *argument)
 	/* rows that fail do not fill the batch, but very many of them end it */
 	int64		max_failed = pass->failed + MAX_FAILURES;
 
-	batch->until = batch->duration == 0 ? DT_NOEND :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), batch->duration);
+	batch->until = DT_NOEND;
 	for (SweepScanKind kind = batch->first; kind <= batch->last; kind++)
 	{
 		TimestampTz due_at = scan_end(pass, kind);
@@ -325,7 +328,8 @@ run_batch(void *argument)
 
 /*
  * Sweep a batch of a pass, in the caller's transaction: by some of the scans, at
- * most max_rows rows, and if duration is not 0, for about so many milliseconds.
+ * most max_rows rows, and if duration is not 0, for about so many milliseconds
+ * after the first row was found.
  */
 void
 sweep_batch(SweepPass *pass, SweepScanKind first, SweepScanKind last,

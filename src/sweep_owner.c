@@ -264,7 +264,10 @@ add_table(SafetyCheck *check, Oid relid, int changes)
 {
 	ListCell   *cell;
 
-	/* wait for nobody; the lock keeps the list of children as it is */
+	/*
+	 * Wait for nobody.  The lock does not keep out ATTACH PARTITION, but only the
+	 * owner of the parent, a superuser here, can run that.
+	 */
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
 	{
 		check->is_busy = true;

@@ -45,9 +45,9 @@
 #include "worker.h"
 
 /*
- * Milliseconds after which a batch ends, however many rows it has.  A command
- * that drops the database, or a chunk whose row is locked, waits for that long,
- * or twice if the batch fails and is done again.
+ * Milliseconds after its first row until a batch ends, however many it has.  A
+ * command that drops the database, or a chunk whose row is locked, waits for that
+ * long, or twice if the batch fails and is done again.
  */
 #define BATCH_DURATION 1000
 
@@ -259,7 +259,7 @@ static WorkerResult
 try_batch(SweepPass *pass, SweepScanKind kind)
 {
 	MemoryContext context = CurrentMemoryContext;
-	SweepCounts before = pass->done;
+	const SweepPass before = *pass;
 	volatile WorkerResult result = WORKER_FAILED;
 
 	PG_TRY();
@@ -276,11 +276,11 @@ try_batch(SweepPass *pass, SweepScanKind kind)
 		AbortCurrentTransaction();
 		report_error(error->message);
 		/* it was rolled back */
-		pass->done = before;
+		*pass = before;
 	}
 	PG_END_TRY();
 	if (result == WORKER_SWEPT)
-		sweeper_record_sweep(pass, &before);
+		sweeper_record_sweep(pass, &before.done);
 	return result;
 }
 
@@ -296,7 +296,11 @@ sweep_batches(SweepPass *pass)
 	 */
 	pass->scans[SCAN_EXPIRY].is_exhausted = false;
 	result = try_batch(pass, SCAN_EXPIRY);
-	if (result != WORKER_SWEPT || !pass->scans[SCAN_EXPIRY].is_exhausted)
+	if (result == WORKER_FAILED)
+		/* but what stops expiry need not stop purges */
+		pass->scans[SCAN_EXPIRY].is_exhausted = true;
+	if (!pass->scans[SCAN_EXPIRY].is_exhausted || result == WORKER_BUSY ||
+		result == WORKER_ABSENT)
 		return result;
 
 	for (SweepScanKind kind = SCAN_EXPIRY + 1; kind < SCAN_COUNT; kind++)
@@ -306,7 +310,7 @@ sweep_batches(SweepPass *pass)
 			try_batch(pass, kind) != WORKER_SWEPT)
 			pass->scans[kind].is_exhausted = true;
 	}
-	return WORKER_SWEPT;
+	return result;
 }
 
 /*
@@ -323,9 +327,11 @@ sweep_database(SweepPass *pass)
 
 	sweeper_begin_pass(pass);
 	slice_start = GetCurrentTimestamp();
-	while ((result = sweep_batches(pass)) == WORKER_SWEPT &&
-		   !sweep_is_over(pass))
+	for (;;)
 	{
+		result = sweep_batches(pass);
+		if (result == WORKER_BUSY || result == WORKER_ABSENT || sweep_is_over(pass))
+			break;
 		if (GetCurrentTimestamp() >=
 			TimestampTzPlusMilliseconds(pass->start, duration))
 		{
@@ -337,11 +343,6 @@ sweep_database(SweepPass *pass)
 	if (pass->failed > 0)
 		report_error(pass->error);
 	report_dropped(pass->done.reclaims_dropped);
-
-	/* if no row could be swept, let the launcher back off */
-	if (result == WORKER_UNFINISHED && pass->failed > 0 &&
-		pass->done.expired + pass->done.purged + pass->done.reclaims_dropped == 0)
-		return WORKER_FAILED;
 	return result;
 }
 

@@ -147,6 +147,12 @@ $node->safe_psql('super', q{
 	SET ROLE eve;
 	CREATE TRIGGER see AFTER UPDATE ON upload_session FOR EACH ROW EXECUTE FUNCTION see();
 });
+add_stale($node, 'super', 'u', 1);
+await($node, 'super', q{last_error LIKE '%trigger "see"%' FROM sweeper_status()});
+$node->safe_psql('super', q{INSERT INTO upload_session (upload_id, path, status, expires_at) VALUES ('done', 'file', 'aborted', '2001-01-01')});
+await($node, 'super', q{count(*) = 0 FROM upload_session WHERE upload_id = 'done'});
+is(statuses($node, 'super'), 'u1: pending', 'what stops expiry does not stop purges');
+$node->safe_psql('super', 'DELETE FROM upload_session');
 refused('super', 'trigger "see"', 'ALTER TABLE upload_session DISABLE TRIGGER see', q{another's trigger});
 $node->safe_psql('super', q{
 	SET ROLE eve;
