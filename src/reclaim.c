@@ -49,23 +49,36 @@ static Statement insert_reclaim = {
 
 /* The expression of upload_reclaim_due_idx: rows never claimed come first. */
 #define DUE_AT \
-	"COALESCE(r.claimed_until, '-infinity'::pg_catalog.timestamptz)"
+	"COALESCE(claimed_until, '-infinity'::pg_catalog.timestamptz)"
+
+/* The fewest keys to select at a time */
+#define MIN_PAGE 100
 
 #define LEASE_HINT "Pass an interval such as '5 minutes'."
 #define ID_HINT "Pass the id of a row that claim_reclaims() returned."
 
+/* Rows that are due, from a position on */
 static Statement select_due_reclaims = {
-	.text = "SELECT r.id FROM @.upload_reclaim AS r "
-	"WHERE " DUE_AT " OPERATOR(pg_catalog.<=) $1 "
-	"ORDER BY " DUE_AT ", r.id LIMIT $2 FOR UPDATE SKIP LOCKED",
-	.nargs = 2, .argtypes = {TIMESTAMPTZOID, INT8OID},
+	.text = "SELECT r.id, r.upload_id, " DUE_AT " FROM @.upload_reclaim AS r "
+	"WHERE (" DUE_AT ", r.id) OPERATOR(pg_catalog.>) ($1, $2) "
+	"AND " DUE_AT " OPERATOR(pg_catalog.<=) $3 "
+	"ORDER BY " DUE_AT ", r.id LIMIT $4",
+	.nargs = 4,
+	.argtypes = {TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID},
 	.many_rows = true,
 };
 
 static Statement claim_reclaim = {
-	.text = "UPDATE @.upload_reclaim AS r SET claimed_until = $2 "
-	"WHERE r.id OPERATOR(pg_catalog.=) $1 RETURNING (r.*)::@.upload_reclaim",
-	.nargs = 2, .argtypes = {INT8OID, TIMESTAMPTZOID},
+	.text = "UPDATE @.upload_reclaim AS r SET claimed_until = $4 "
+	"WHERE (r.id, r.upload_id) OPERATOR(pg_catalog.=) ("
+	"SELECT q.id, q.upload_id FROM @.upload_reclaim AS q "
+	"WHERE q.id OPERATOR(pg_catalog.=) $1 "
+	"AND q.upload_id OPERATOR(pg_catalog.=) $2 "
+	"AND " DUE_AT " OPERATOR(pg_catalog.<=) $3 "
+	"LIMIT 1 FOR UPDATE SKIP LOCKED)",
+	.nargs = 4,
+	.argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+	.returns_row = true, .table = TABLE_RECLAIM,
 };
 
 static Statement delete_reclaim = {
@@ -118,42 +131,73 @@ enqueue_reclaim(Store *store, const Session *session)
 						   table_name(TABLE_RECLAIM))));
 }
 
-/* Claim one row, and put it into the result. */
-static void
-claim_row(ReturnSetInfo *rsinfo, Datum id, TimestampTz until)
+/*
+ * Claim a row, and put it into the result; false if it is locked, or no longer
+ * due.
+ */
+static bool
+claim_row(ReturnSetInfo *rsinfo, const Datum *values, const bool *nulls)
 {
-	Datum		values[] = {id, TimestampTzGetDatum(until)};
+	bool		found;
 	bool		is_null;
 
-	statement_run(&claim_reclaim, values, NULL, false);
-	if (SPI_processed == 1)
-	{
-		Datum		row = SPI_getbinval(SPI_tuptable->vals[0],
-										SPI_tuptable->tupdesc, 1, &is_null);
-
-		put_row(rsinfo, row);
-	}
+	statement_run(&claim_reclaim, values, nulls, false);
+	found = SPI_processed > 0;
+	if (found)
+		put_row(rsinfo, SPI_getbinval(SPI_tuptable->vals[0],
+									  SPI_tuptable->tupdesc, 1, &is_null));
 	SPI_freetuptable(SPI_tuptable);
+	return found;
 }
 
-/* Claim rows that are due, in the order in which they became due. */
+/*
+ * Claim rows that are due, in the order in which they became due.
+ *
+ * As a sweep does, choose keys without locking anything, and then lock each row
+ * by its key.  Rows that others have locked, or claimed since, do not count, so
+ * there may be any number of pages of keys.
+ */
 static void
 claim_rows(ReturnSetInfo *rsinfo, TimestampTz now, TimestampTz until, int64 limit)
 {
-	Datum		values[] = {TimestampTzGetDatum(now), Int64GetDatum(limit)};
-	Portal		portal = statement_open(&select_due_reclaims, values, false);
+	TimestampTz due_at = DT_NOBEGIN;
+	int64		id = PG_INT64_MIN;
+	int64		page = Max(limit, MIN_PAGE);
+	int64		fetched;
 
-	while (statement_fetch(portal))
+	do
 	{
-		SPITupleTable *locked = SPI_tuptable;
-		bool		is_null;
+		Datum		values[] = {
+			TimestampTzGetDatum(due_at),
+			Int64GetDatum(id),
+			TimestampTzGetDatum(now),
+			Int64GetDatum(page),
+		};
+		Portal		portal = statement_open(&select_due_reclaims, values, false);
 
-		CHECK_FOR_INTERRUPTS();
-		claim_row(rsinfo, SPI_getbinval(locked->vals[0], locked->tupdesc, 1,
-										&is_null), until);
-		SPI_freetuptable(locked);
-	}
-	SPI_cursor_close(portal);
+		for (fetched = 0; limit > 0 && statement_fetch(portal); fetched++)
+		{
+			SPITupleTable *key = SPI_tuptable;
+			bool		is_null;
+			/* a null, possible only without the primary key, matches no row */
+			bool		nulls[4] = {false, false, false, false};
+			Datum		claim[] = {
+				SPI_getbinval(key->vals[0], key->tupdesc, 1, &nulls[0]),
+				SPI_getbinval(key->vals[0], key->tupdesc, 2, &nulls[1]),
+				TimestampTzGetDatum(now),
+				TimestampTzGetDatum(until),
+			};
+
+			CHECK_FOR_INTERRUPTS();
+			id = DatumGetInt64(claim[0]);
+			due_at = DatumGetTimestampTz(SPI_getbinval(key->vals[0],
+													   key->tupdesc, 3, &is_null));
+			if (claim_row(rsinfo, claim, nulls))
+				limit--;
+			SPI_freetuptable(key);
+		}
+		SPI_cursor_close(portal);
+	} while (fetched == page && limit > 0);
 }
 
 /* claim_reclaims(max_rows, lease): claim rows for the time of a lease. */

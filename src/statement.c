@@ -15,8 +15,10 @@
 #include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/portal.h"
 #include "utils/resowner.h"
+#include "utils/typcache.h"
 
 #include "catalog.h"
 #include "statement.h"
@@ -108,6 +110,31 @@ expand_schema(const char *template)
 	return buf.data;
 }
 
+/* Return the RETURNING clause for all columns of a table, as its row type. */
+static char *
+returning_clause(Oid row_type, const char *schema, const char *table)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc(row_type, -1);
+	const char *separator = "";
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, " RETURNING ROW(");
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped)
+			continue;
+		appendStringInfo(&buf, "%s%s", separator,
+						 quote_identifier(NameStr(att->attname)));
+		separator = ", ";
+	}
+	appendStringInfo(&buf, ")::%s.%s", schema, table);
+	ReleaseTupleDesc(desc);
+	return buf.data;
+}
+
 /*
  * Plan a statement, unless that was done for the objects as they are now.
  *
@@ -119,16 +146,28 @@ prepare(Statement *statement)
 {
 	const Catalog *catalog = catalog_get();
 	Oid			argtypes[STATEMENT_MAX_ARGS];
+	Oid			row_type = InvalidOid;
+	uint64		row_version = 0;
 	SPIPlanPtr	plan;
 	char	   *sql;
 
-	if (statement->plan != NULL && statement->generation == catalog->generation)
+	if (statement->returns_row)
+	{
+		row_type = get_rel_type_id(catalog->tables[statement->table]);
+		row_version = assign_record_type_identifier(row_type, -1);
+	}
+	if (statement->plan != NULL && statement->generation == catalog->generation &&
+		statement->row_version == row_version)
 		return;
 
 	for (int i = 0; i < statement->nargs; i++)
 		argtypes[i] = OidIsValid(statement->argtypes[i]) ?
 			statement->argtypes[i] : catalog->status_type;
 	sql = expand_schema(statement->text);
+	if (statement->returns_row)
+		sql = psprintf("%s%s", sql,
+					   returning_clause(row_type, catalog->schema,
+										table_name(statement->table)));
 	plan = SPI_prepare_cursor(sql, statement->nargs, argtypes,
 							  statement->many_rows ? CURSOR_OPT_CUSTOM_PLAN :
 							  CURSOR_OPT_GENERIC_PLAN);
@@ -138,10 +177,12 @@ prepare(Statement *statement)
 
 	/*
 	 * A previous plan is not freed.  It may still be running, further up in the
-	 * stack; and that the extension was dropped or renamed is rare.
+	 * stack; and that the extension was dropped or renamed, or its tables altered,
+	 * is rare.
 	 */
 	statement->plan = plan;
 	statement->generation = catalog->generation;
+	statement->row_version = row_version;
 }
 
 /* Run a statement; the result is in SPI_tuptable and SPI_processed. */

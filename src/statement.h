@@ -10,12 +10,18 @@
 
 #include "executor/spi.h"
 
+#include "catalog.h"
+
 /* Enough for an UPDATE of all columns, see store_sql.c */
 #define STATEMENT_MAX_ARGS 18
 
 /*
  * A statement and its plan.  In the text "@." stands for our schema and a dot,
  * among the argument types InvalidOid for upload_status.
+ *
+ * A statement that writes a row of a table can return it.  All its columns are
+ * named then: a whole-row reference is not of the table's row type where another
+ * extension runs the statement on another table, a shard.
  */
 typedef struct Statement
 {
@@ -23,7 +29,10 @@ typedef struct Statement
 	int			nargs;
 	Oid			argtypes[STATEMENT_MAX_ARGS];
 	bool		many_rows;		/* plan it for the values of its arguments */
+	bool		returns_row;	/* RETURNING the row, as the row type of ... */
+	ExtensionTable table;		/* ... this table, which is locked */
 	uint64		generation;		/* the catalog's, when it was planned */
+	uint64		row_version;	/* the row type's, if it returns a row */
 	SPIPlanPtr	plan;
 } Statement;
 

@@ -116,13 +116,15 @@ open_session_table(LOCKMODE lockmode)
 void
 direct_open(struct Store *store, LOCKMODE lockmode)
 {
-	Relation	rel;
+	/* SQL relies on the lock, too: what it returns has the columns of now */
+	Relation	rel = open_session_table(lockmode);
 	const char *unsupported;
 
 	if (row_access_setting == ROW_ACCESS_SQL)
+	{
+		table_close(rel, NoLock);
 		return;
-
-	rel = open_session_table(lockmode);
+	}
 	unsupported = table_info_get(rel)->unsupported;
 	if (unsupported == NULL &&
 		!may_access(rel, lockmode == AccessShareLock ? ACL_SELECT :

@@ -59,7 +59,10 @@ static Statement lock_one[] = {
 	},
 };
 
-static Statement insert_one;	/* made at its first use */
+static Statement insert_one =	/* its text is made at its first use */
+{
+	.returns_row = true, .table = TABLE_SESSION,
+};
 
 static Statement delete_one = {
 	.text = "DELETE FROM @.upload_session AS this_session "
@@ -190,8 +193,7 @@ make_insert(Statement *insert)
 						 insert->nargs);
 	}
 	insert->text = MemoryContextStrdup(TopMemoryContext,
-									   psprintf("INSERT INTO @.upload_session AS this_session (%s) VALUES (%s)"
-												" RETURNING (this_session.*)::@.upload_session",
+									   psprintf("INSERT INTO @.upload_session (%s) VALUES (%s)",
 												names.data, values.data));
 }
 
@@ -229,9 +231,10 @@ make_update(Statement *update, ColumnSet columns)
 						 column_name(column), update->nargs);
 	}
 	appendStringInfoString(&text,
-						   " WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1"
-						   " RETURNING (this_session.*)::@.upload_session");
+						   " WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1");
 	update->text = MemoryContextStrdup(TopMemoryContext, text.data);
+	update->returns_row = true;
+	update->table = TABLE_SESSION;
 }
 
 /* Find the statement that updates these columns, or make it. */

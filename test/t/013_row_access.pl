@@ -251,6 +251,27 @@ SKIP:
 	is("@with_citus", '00000 00000 0A000 0A000 00000 00000 00000 00000', 'an extension citus is left to SQL');
 }
 
+# Where a shard runs a statement, a whole row is not of the table's row type.
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+	ALTER TABLE upload_session ADD "odd @.""name" int;
+	CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON upload_session FOR EACH ROW EXECUTE FUNCTION refuse();
+	CREATE TRIGGER refuse BEFORE UPDATE ON upload_reclaim FOR EACH ROW EXECUTE FUNCTION refuse();
+	INSERT INTO upload_reclaim (upload_id, path, reason, provider_data) VALUES ('r', 'f', 'aborted', '{}');
+});
+foreach ([ q{start_upload('f')}, 'upload_session' ], [ q{merge_upload_data('u', '{"a": 1}')}, 'upload_session' ], [ 'claim_reclaims()', 'upload_reclaim' ])
+{
+	my ($call, $table) = @$_;
+	my ($rc, $stdout, $stderr) = $node->psql('postgres', "SELECT * FROM $call");
+
+	like($stderr, qr/RETURNING ROW\(id, [a-z_, ]+(, "odd @\.""name")?\)::public\.$table"$/m, "$call names the columns that it returns");
+}
+$node->safe_psql('postgres', q{
+	DROP FUNCTION refuse CASCADE;
+	ALTER TABLE upload_session DROP "odd @.""name";
+	DELETE FROM upload_reclaim;
+});
+
 # A privilege on columns is enough for SQL, and privileges are looked at anew.
 $node->safe_psql('postgres', q{
 	CREATE ROLE client;
