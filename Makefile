@@ -11,9 +11,9 @@ DOCS = doc/vali_blob.md
 PGFILEDESC = "vali_blob - session store for resumable uploads"
 PG_CPPFLAGS = -DVALI_BLOB_VERSION='"$(EXTVERSION)"'
 
-DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
-DATA = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/sql/*--*--*.sql))
-EXTRA_CLEAN = $(DATA_built) results regression.diffs regression.out \
+# The script of a released version never changes; a later version is an update of it.
+DATA = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/sql/*.sql))
+EXTRA_CLEAN = results regression.diffs regression.out \
 	output_iso tmp_check tmp_check_iso log bench/__pycache__ demo/__pycache__
 
 # What installcheck runs; each can be set to some of them, or to nothing.
@@ -33,10 +33,6 @@ SHLIB_LINK += -Wl,--version-script=$(srcdir)/src/vali_blob.exports
 endif
 
 $(OBJS): $(wildcard $(srcdir)/src/*.h)
-
-sql/$(EXTENSION)--$(EXTVERSION).sql: sql/$(EXTENSION).sql
-	@mkdir -p sql
-	cp $< $@
 
 # PGXS installs documentation without its folder, but would remove it with it.
 uninstall: uninstall-docs
@@ -85,7 +81,7 @@ endef
 # A build in a folder of its own (VPATH).  Names with a folder in front are not
 # searched for among the sources.
 ifneq ($(realpath $(srcdir)), $(CURDIR))
-ifneq (,$(wildcard $(srcdir)/src/*.o $(srcdir)/$(DATA_built)))
+ifneq (,$(wildcard $(srcdir)/src/*.o))
 $(error $(srcdir) has been built in; run "make clean" there first)
 endif
 

@@ -81,7 +81,7 @@ cleans() (
 	cd "$copy" || return
 	touch src/api.{o,bc} vali_blob.so regression.{diffs,out}
 	mkdir dist results log tmp_check tmp_check_iso output_iso {bench,demo}/__pycache__
-	make --silent sql/vali_blob--1.0.sql distclean && has_only_sources
+	make --silent distclean && has_only_sources
 )
 
 has_only_sources() {

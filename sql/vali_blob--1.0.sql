@@ -1,4 +1,4 @@
-/* sql/vali_blob.sql */
+/* sql/vali_blob--1.0.sql */
 
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION vali_blob" to load this file. \quit

@@ -1,0 +1,37 @@
+# A release: its installation script never changes again, and all that names its
+# version agrees.
+
+use strict;
+use warnings;
+
+use Digest::SHA;
+use FindBin;
+use JSON::PP;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $root = "$FindBin::Bin/../..";
+
+# Databases have been created with these.
+my %released = ('vali_blob--1.0.sql' => '61181e97baeeb34845687a0f5a9bcacfc6cfb3768b657269ab4f202585a02364');
+
+foreach my $script (sort keys %released)
+{
+	is(Digest::SHA->new(256)->addfile("$root/sql/$script")->hexdigest, $released{$script},
+		"$script is as it was released");
+}
+
+my ($control) = slurp_file("$root/vali_blob.control") =~ /^default_version = '(.*)'$/m;
+my $meta = decode_json(slurp_file("$root/META.json"));
+my ($changelog) = slurp_file("$root/CHANGELOG.md") =~ /^## (\S+) \(\d{4}-\d\d-\d\d\)$/m;
+
+like($meta->{version}, qr/^\Q$control\E\.\d+$/, 'the version of META.json is a release of the control file\'s');
+is($changelog, $meta->{version}, 'the newest one in the CHANGELOG, which has a date');
+foreach my $provided (values %{ $meta->{provides} })
+{
+	is($provided->{version}, $meta->{version}, 'META.json provides it');
+	ok(-f "$root/$provided->{$_}", "with $provided->{$_}") foreach 'file', 'docfile';
+}
+
+done_testing();
