@@ -8,7 +8,8 @@
  *
  *	  launcher.c			process that starts a worker in one database after the
  *							other
- *	  worker.c				process that sweeps one database; sweep_owner.c: as whom
+ *	  worker.c				process that sweeps one database
+ *	  sweep_owner.c			... as whom, and what of others makes that unsafe
  *	  sweeper_api.c			start_sweeper(), sweeper_status(), registration
  *	  sweeper_state.c		what these share
  *	  api.c					start, complete, abort, declare, merge, delete
