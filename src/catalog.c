@@ -248,11 +248,26 @@ table_name(ExtensionTable table)
 	return table_names[table];
 }
 
-/* Have the objects looked up again. */
-void
-catalog_invalidate(void)
+/*
+ * Open the table that has a name once it is locked: while we wait for the lock,
+ * it may be dropped, or replaced by another one.
+ */
+Relation
+open_extension_table(ExtensionTable table, LOCKMODE lockmode)
 {
-	invalidations++;
+	for (;;)
+	{
+		Oid			relid = catalog_get()->tables[table];
+		Relation	rel = try_table_open(relid, lockmode);
+
+		if (rel == NULL)
+			invalidations++;	/* have the objects looked up again */
+		else if (catalog_get()->tables[table] == relid)
+			return rel;
+		else
+			table_close(rel, lockmode);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /* What depends on our tables, and on what they use, is valid for this number. */

@@ -8,6 +8,9 @@
 #ifndef VALI_BLOB_CATALOG_H
 #define VALI_BLOB_CATALOG_H
 
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
+
 #include "session.h"
 
 #define EXTENSION_NAME "vali_blob"
@@ -35,7 +38,7 @@ typedef struct Catalog
 
 extern const Catalog *catalog_get(void);
 extern const char *table_name(ExtensionTable table);
-extern void catalog_invalidate(void);
+extern Relation open_extension_table(ExtensionTable table, LOCKMODE lockmode);
 extern uint64 catalog_invalidations(void);
 extern Datum status_to_datum(SessionStatus status);
 extern SessionStatus status_from_datum(Datum label);

@@ -282,7 +282,7 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 	ArrayElements ids = get_elements(fcinfo, 0, "upload_ids", TEXTOID);
 	ArrayElements offsets = get_elements(fcinfo, 1, "chunk_offsets", INT8OID);
 	ArrayElements lengths = get_elements(fcinfo, 2, "chunk_lengths", INT8OID);
-	ChunkOfMany *chunks = palloc0(ids.count * sizeof(ChunkOfMany));
+	ChunkOfMany *chunks;
 
 	if (ids.count != offsets.count || ids.count != lengths.count)
 		ereport(ERROR,
@@ -291,6 +291,13 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 				 errdetail("\"upload_ids\" has %d elements, \"chunk_offsets\" has %d, \"chunk_lengths\" has %d.",
 						   ids.count, offsets.count, lengths.count),
 				 errhint("Pass one element of each for each chunk.")));
+	if (ids.count > (int) (MaxAllocSize / sizeof(ChunkOfMany)))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many chunks in one call: %d", ids.count),
+				 errhint("Pass at most %d.",
+						 (int) (MaxAllocSize / sizeof(ChunkOfMany)))));
+	chunks = palloc0(ids.count * sizeof(ChunkOfMany));
 	for (int i = 0; i < ids.count; i++)
 	{
 		Request    *request = &chunks[i].request;
@@ -372,15 +379,19 @@ advance_by_chunks(Store *store, ChunkOfMany *chunks, int count,
 		{
 			MemoryContextReset(CurrentMemoryContext);
 			lock_outcome = lock_session(store, request, LOCK_WAIT, &locked);
-			combine = store_can_combine_updates(store);
+			combine = store_can_combine(store);
 		}
 		outcome = lock_outcome;
 		if (lock_outcome == OUTCOME_ADVANCED)
 			outcome = apply_rule(&locked, session_advance, request);
 		has_changed |= outcome == OUTCOME_ADVANCED;
 
-		/* the last result shows the session as stored */
-		if (has_changed && (!combine || i == count - 1))
+		/*
+		 * The last result shows the session as stored.  What the table does not
+		 * accept is written at once, to raise the error.
+		 */
+		if (has_changed && (!combine || i == count - 1 ||
+							!store_accepts(store, &locked.session)))
 		{
 			write_session(store, &locked);
 			has_changed = false;

@@ -16,16 +16,14 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_class.h"
 #include "access/table.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
 #include "arguments.h"
@@ -57,36 +55,29 @@ static Statement read_stats = {
 	.many_rows = true,
 };
 
-/* Return the owner of a table; error if it is anything else. */
+/* Lock a table, and return its owner; error if it is anything else. */
 static Oid
-owner_of_table(Oid relid, const char *name)
+lock_table(ExtensionTable table)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Form_pg_class form;
-	Oid			owner;
+	Relation	rel = open_extension_table(table, AccessShareLock);
+	Oid			owner = rel->rd_rel->relowner;
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relid);
-	form = (Form_pg_class) GETSTRUCT(tuple);
-	if (form->relkind != RELKIND_RELATION &&
-		form->relkind != RELKIND_PARTITIONED_TABLE)
+	if (rel->rd_rel->relkind != RELKIND_RELATION &&
+		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a table", name),
+				 errmsg("\"%s\" is not a table", table_name(table)),
 				 errhint("Rename it, and give the name back to the table.")));
-	owner = form->relowner;
-	ReleaseSysCache(tuple);
+	table_close(rel, NoLock);
 	return owner;
 }
 
-/* Check that a table and its children belong to one role. */
+/* Check that a table, which is locked, and its children belong to one role. */
 static void
 check_owner_of_tables(Oid relid, Oid owner)
 {
 	ListCell   *cell;
 
-	/* find_all_inheritors() locks the children only */
-	LockRelationOid(relid, AccessShareLock);
 	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
 	{
 		Relation	rel = table_open(lfirst_oid(cell), NoLock);
@@ -112,9 +103,11 @@ put_stats(ReturnSetInfo *rsinfo)
 	table = SPI_tuptable;
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
-		Datum		values[STATS_COLUMNS];
-		bool		nulls[STATS_COLUMNS];
+		Datum		values[MaxTupleAttributeNumber];
+		bool		nulls[MaxTupleAttributeNumber];
 
+		/* also columns that a later version has appended */
+		memset(nulls, true, rsinfo->setDesc->natts * sizeof(bool));
 		for (int i = 0; i < STATS_COLUMNS; i++)
 			values[i] = SPI_getbinval(table->vals[row], table->tupdesc, i + 1,
 									  &nulls[i]);
@@ -127,15 +120,14 @@ put_stats(ReturnSetInfo *rsinfo)
 Datum
 vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 {
-	const Catalog *catalog = catalog_get();
-	Oid			owner = InvalidOid;
+	Oid			owner;
 	Oid			user;
 	int			security;
 	int			guc_level;
 
 	check_unknown_arguments(fcinfo, 0);
-	for (int i = TABLE_COUNT - 1; i >= 0; i--)
-		owner = owner_of_table(catalog->tables[i], table_name(i));
+	owner = lock_table(TABLE_SESSION);
+	(void) lock_table(TABLE_RECLAIM);
 	InitMaterializedSRF(fcinfo, 0);
 
 	/*
@@ -146,7 +138,7 @@ vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	for (int i = 0; i < TABLE_COUNT; i++)
-		check_owner_of_tables(catalog->tables[i], owner);
+		check_owner_of_tables(catalog_get()->tables[i], owner);
 
 	/* policies of row-level security are for clients */
 	GetUserIdAndSecContext(&user, &security);

@@ -82,10 +82,17 @@ store_lock(Store *store, const text *upload_id, LockWait wait, Session *session)
 
 /* May several changes of the session locked last be written as one? */
 bool
-store_can_combine_updates(const Store *store)
+store_can_combine(const Store *store)
 {
 	/* the fast path requires that the table has no triggers */
-	return store->is_locked;
+	return direct_can_combine(store);
+}
+
+/* Would the table accept a change that is not written? */
+bool
+store_accepts(Store *store, const Session *session)
+{
+	return direct_accepts(store, session);
 }
 
 /*

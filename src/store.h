@@ -38,9 +38,11 @@ extern LockResult store_lock(Store *store, const text *upload_id,
 
 /*
  * May several changes of the session locked last be written as one?  Only if a
- * write runs no code of a user, which could see each of them.
+ * write runs no code of a user, which could see each of them.  Each of them must
+ * be one that the table would accept.
  */
-extern bool store_can_combine_updates(const Store *store);
+extern bool store_can_combine(const Store *store);
+extern bool store_accepts(Store *store, const Session *session);
 
 /* Insert, update or delete a session; the latter two are locked. */
 extern void store_insert(Store *store, Session *session);

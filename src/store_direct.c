@@ -90,34 +90,12 @@ may_access(Relation rel, AclMode mode)
 						 ACLMASK_ALL) == mode;
 }
 
-/*
- * Open the table that has the name upload_session once it is locked: while we
- * wait for the lock, it may be dropped, or replaced by another one.
- */
-static Relation
-open_session_table(LOCKMODE lockmode)
-{
-	for (;;)
-	{
-		Oid			relid = catalog_get()->tables[TABLE_SESSION];
-		Relation	rel = try_table_open(relid, lockmode);
-
-		if (rel == NULL)
-			catalog_invalidate();
-		else if (catalog_get()->tables[TABLE_SESSION] == relid)
-			return rel;
-		else
-			table_close(rel, lockmode);
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
 /* Open the table, if the fast path can be used. */
 void
 direct_open(struct Store *store, LOCKMODE lockmode)
 {
 	/* SQL relies on the lock, too: what it returns has the columns of now */
-	Relation	rel = open_session_table(lockmode);
+	Relation	rel = open_extension_table(TABLE_SESSION, lockmode);
 	const char *unsupported;
 
 	if (row_access_setting == ROW_ACCESS_SQL)
@@ -172,6 +150,18 @@ usable_table(const struct Store *store)
 		return NULL;
 	info = table_info_get(store->rel);
 	return info->unsupported == NULL ? info : NULL;
+}
+
+/* May several changes of the locked session be written as one? */
+bool
+direct_can_combine(const struct Store *store)
+{
+	const TableInfo *info;
+
+	if (!store->is_locked)
+		return false;
+	info = usable_table(store);
+	return info != NULL && info->can_combine;
 }
 
 /* ---------- finding and locking ---------- */
@@ -364,6 +354,18 @@ form_new_version(struct Store *store, const TableInfo *info, const Session *sess
 	written->tts_tableOid = RelationGetRelid(store->rel);
 }
 
+/* Would the table accept the new version of the locked session? */
+bool
+direct_accepts(struct Store *store, const Session *session)
+{
+	const TableInfo *info = usable_table(store);
+
+	if (info == NULL || !store->is_locked)
+		return false;
+	form_new_version(store, info, session);
+	return satisfies_constraints(info, store->written, session->changed);
+}
+
 /* Insert the index entries of a new row, or of a version that is not HOT. */
 static void
 insert_index_entries(Relation rel, TupleTableSlot *slot, bool is_update,
@@ -379,7 +381,10 @@ insert_index_entries(Relation rel, TupleTableSlot *slot, bool is_update,
 	FreeExecutorState(estate);
 }
 
-/* Insert a session; it becomes the row as stored. */
+/*
+ * Insert a session; it becomes the row as stored.  A row that violates a
+ * constraint takes an id, and another one when SQL inserts it.
+ */
 bool
 direct_insert(struct Store *store, Session *session)
 {

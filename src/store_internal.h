@@ -32,6 +32,8 @@ extern bool direct_read(struct Store *store, const text *upload_id,
 						Session *session);
 extern bool direct_lock(struct Store *store, const text *upload_id,
 						LockWait wait, Session *session);
+extern bool direct_can_combine(const struct Store *store);
+extern bool direct_accepts(struct Store *store, const Session *session);
 extern bool direct_insert(struct Store *store, Session *session);
 extern bool direct_update(struct Store *store, Session *session);
 extern Datum direct_row(struct Store *store);

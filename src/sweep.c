@@ -27,6 +27,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -194,46 +195,61 @@ sweep_row(void *argument)
 	store_close(store);
 }
 
-/* Record that something could not be swept, and why. */
+/* Record that a row could not be swept, and why. */
 static void
-record_failure(SweepPass *pass, const char *what, const ErrorData *error)
+record_failure(SweepPass *pass, const RowTask *task, const char *reason)
 {
+	char	   *what = task->upload_id == NULL ?
+		psprintf("row with id %lld", (long long) task->id) :
+		psprintf("upload \"%s\"", shown_text(task->upload_id));
+
 	pass->failed++;
-	copy_clipped(pass->error, psprintf("%s: %s", what, error->message),
+	copy_clipped(pass->error, psprintf("%s: %s", what, reason),
 				 sizeof(pass->error));
 }
 
-/* Fetch the next key of a scan, and move the scan's position there. */
+/*
+ * Fetch the next key of a scan, and move the scan's position there.  Nulls are
+ * possible only after somebody has dropped NOT NULL.
+ */
 static bool
 fetch_key(Portal portal, SweepScan *scan, RowTask *task)
 {
 	SPITupleTable *table;
+	HeapTuple	row;
 	bool		is_null;
 
 	if (!statement_fetch(portal))
 		return false;
 	table = SPI_tuptable;
-	/* possible only after somebody has dropped NOT NULL */
-	for (int i = 1; i <= 3; i++)
-	{
-		if (heap_attisnull(table->vals[0], i, NULL))
-			ereport(ERROR,
-					(errcode(ERRCODE_NOT_NULL_VIOLATION),
-					 errmsg("column \"%s\" of a row to be swept is null",
-							NameStr(TupleDescAttr(table->tupdesc, i - 1)->attname)),
-					 errhint("Give the column a value, and make it NOT NULL again.")));
-	}
-	task->upload_id = DatumGetTextPCopy(SPI_getbinval(table->vals[0],
-													  table->tupdesc, 1,
-													  &is_null));
+	row = table->vals[0];
+	task->upload_id = heap_attisnull(row, 1, NULL) ? NULL :
+		DatumGetTextPCopy(SPI_getbinval(row, table->tupdesc, 1, &is_null));
 	scan->position.due_at =
-		DatumGetTimestampTz(SPI_getbinval(table->vals[0], table->tupdesc, 2,
-										  &is_null));
-	scan->position.id = DatumGetInt64(SPI_getbinval(table->vals[0],
-													table->tupdesc, 3, &is_null));
+		DatumGetTimestampTz(SPI_getbinval(row, table->tupdesc, 2, &is_null));
+	/* a null id sorts last */
+	scan->position.id = heap_attisnull(row, 3, NULL) ? PG_INT64_MAX :
+		DatumGetInt64(SPI_getbinval(row, table->tupdesc, 3, &is_null));
 	task->id = scan->position.id;
 	SPI_freetuptable(table);
 	return true;
+}
+
+/* Sweep the row of a key; one that fails is recorded. */
+static void
+sweep_key(Batch *batch, RowTask *task)
+{
+	if (task->upload_id == NULL)
+		record_failure(batch->pass, task, "column \"upload_id\" is null");
+	else if (batch->per_row)
+	{
+		ErrorData  *error = in_subtransaction(sweep_row, task);
+
+		if (error != NULL)
+			record_failure(batch->pass, task, error->message);
+	}
+	else
+		sweep_row(task);
 }
 
 /* Return how many rows were swept. */
@@ -272,21 +288,13 @@ run_scan(Batch *batch, SweepScanKind kind, TimestampTz due_at,
 	while ((in_time = GetCurrentTimestamp() < batch->until) &&
 		   fetch_key(portal, scan, &task))
 	{
-		ErrorData  *error = NULL;
-
 		CHECK_FOR_INTERRUPTS();
 		/* without its index, a scan sorts all that is due before the first row */
 		if (batch->until == DT_NOEND && batch->duration > 0)
 			batch->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   batch->duration);
 		fetched++;
-		if (batch->per_row)
-			error = in_subtransaction(sweep_row, &task);
-		else
-			sweep_row(&task);
-		if (error != NULL)
-			record_failure(pass, psprintf("upload \"%s\"",
-										  shown_text(task.upload_id)), error);
+		sweep_key(batch, &task);
 		MemoryContextReset(row_context);
 		if (batch->delay_point != NULL)
 			batch->delay_point();
@@ -357,11 +365,12 @@ sweep_batch(SweepPass *pass, SweepScanKind first, SweepScanKind last,
 					  GUC_ACTION_SAVE, true, 0, false);
 	*before = *pass;
 	spi_open();
-	if (InSecurityRestrictedOperation())
-	{
-		/* deferred triggers would fire after we are superuser again */
+	/*
+	 * Triggers that are deferred would fire when the worker is superuser again,
+	 * and could not be told by row.  In a transaction block they are the user's.
+	 */
+	if (!IsTransactionBlock())
 		spi_utility("SET CONSTRAINTS ALL IMMEDIATE");
-	}
 	if (in_subtransaction(run_batch, &batch) != NULL)
 	{
 		*pass = *before;

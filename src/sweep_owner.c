@@ -19,7 +19,7 @@
  *		all of this holds for it as well.  When a session expires, no key
  *		changes, unless a trigger or a generated column changes it.
  *	  - Foreign keys of our tables to others: checked when a row is inserted into
- *		upload_reclaim.
+ *		upload_reclaim, and when expiry changes one of their columns.
  *	  - Rules: only the owner of a table can create them, but they may change
  *		other tables.  We accept none.
  *	  - Children and partitions may belong to another role.  They must belong to
@@ -28,9 +28,11 @@
  *		policies, index expressions and predicates, statistics objects: only the
  *		owner of a table can create them.  They may depend on the search_path,
  *		which is ours, as no code of an ordinary role has run.  Policies are not
- *		applied to a superuser in any case.
- *	  - Types and operators: the columns have built-in types and our enum, to
- *		which only its owner can add anything, and all statements qualify their
+ *		applied to a superuser in any case.  A superuser who has put functions or
+ *		domains of an ordinary role into them runs these with every INSERT and
+ *		ANALYZE, too; the manual warns of it.
+ *	  - Types and operators: the columns of ours have built-in types and our enum,
+ *		to which only its owner can add anything, and all statements qualify their
  *		operators.
  *	  - Event triggers: only superusers can create them, and a sweep runs no DDL.
  *	  - Row filters and column lists of publications: evaluated by the process
@@ -152,12 +154,25 @@ is_fired(const Trigger *trigger, int changes)
 		 (TRIGGER_FOR_DELETE(trigger->tgtype) && (changes & CHANGE_DELETE) != 0));
 }
 
-/* Could the expiry of a session change the key of its row? */
+/*
+ * Could the expiry of a session change a key of its row, which foreign keys
+ * reference, or columns of a foreign key of the row itself?
+ */
 static bool
 expiry_changes_keys(Relation rel)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 	Bitmapset  *keys = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_KEY);
+	ListCell   *cell;
+
+	foreach(cell, RelationGetFKeyList(rel))
+	{
+		ForeignKeyCacheInfo *key = lfirst(cell);
+
+		for (int i = 0; i < key->nkeys; i++)
+			keys = bms_add_member(keys, key->conkey[i] -
+								  FirstLowInvalidHeapAttributeNumber);
+	}
 
 	if (has_generated_columns(constr) ||
 		(rel->trigdesc != NULL && rel->trigdesc->trig_update_before_row))

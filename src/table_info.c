@@ -209,27 +209,34 @@ satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 
 /* ---------- eligibility ---------- */
 
-/* Find the unique index on upload_id. */
-static Oid
-find_key_index(Relation rel, AttrNumber upload_id)
+/*
+ * Look at the indexes: find the unique one on upload_id, and see whether one of
+ * the others could reject a row version, or fail.
+ */
+static void
+examine_indexes(TableInfo *info, Relation rel)
 {
-	Oid			result = InvalidOid;
 	ListCell   *cell;
 
+	info->can_combine = true;
 	foreach(cell, RelationGetIndexList(rel))
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 		Form_pg_index form = index->rd_index;
+		bool		has_expressions =
+			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 
 		if (index->rd_rel->relam == BTREE_AM_OID &&
 			form->indisunique && form->indimmediate && form->indisvalid &&
-			form->indisready && form->indislive &&
-			form->indnatts == 1 && form->indkey.values[0] == upload_id &&
-			RelationGetIndexPredicate(index) == NIL)
-			result = RelationGetRelid(index);
+			form->indisready && form->indislive && !has_expressions &&
+			form->indnatts == 1 &&
+			form->indkey.values[0] == info->map[COLUMN_UPLOAD_ID] + 1)
+			info->key_index = RelationGetRelid(index);
+		else if (has_expressions || form->indisunique || form->indisexclusion)
+			info->can_combine = false;
 		index_close(index, NoLock);
 	}
-	return result;
 }
 
 /*
@@ -346,7 +353,7 @@ examine_table(TableInfo *info, Relation rel)
 		return "Table \"upload_session\" has triggers.";
 	if (has_other_columns(info, RelationGetDescr(rel)))
 		return "Columns of table \"upload_session\" have other types, or are GENERATED ALWAYS.";
-	info->key_index = find_key_index(rel, info->map[COLUMN_UPLOAD_ID] + 1);
+	examine_indexes(info, rel);
 	if (!OidIsValid(info->key_index))
 		return "Table \"upload_session\" has no unique index on column \"upload_id\".";
 	if (!collect_checks(info, rel))
@@ -460,7 +467,8 @@ table_info_get(Relation rel)
 	if (cache.valid_for == valid_for && cache.relid == RelationGetRelid(rel))
 		return &cache;
 
-	cache.valid_for = 0;		/* not valid if we fail */
+	/* not valid if we fail */
+	cache = (TableInfo) {.context = cache.context};
 	if (cache.context == NULL)
 		cache.context = AllocSetContextCreate(TopMemoryContext,
 											  "vali_blob table",

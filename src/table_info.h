@@ -48,6 +48,7 @@ typedef struct TableInfo
 	int			check_count;
 	ExprContext *econtext;		/* to evaluate expressions in */
 	bool		has_foreign_keys;	/* from the table to others */
+	bool		can_combine;	/* no index could reject a version of a row */
 	bool		can_insert;		/* the fast path can also insert rows */
 	DefaultInfo *defaults;
 	int			default_count;

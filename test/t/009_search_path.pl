@@ -189,4 +189,46 @@ is_deeply(
 	[ '00000', '00000' ],
 	'upload_stats runs nothing of the caller as the owner');
 
+# Whose table it is, is judged once it is locked: it may have been swapped.
+my $swap = $node->background_psql('postgres');
+my $stats = $node->background_psql('postgres', on_error_stop => 0);
+$node->safe_psql('postgres', q{
+	CREATE ROLE bob;
+	CREATE SCHEMA of_bob AUTHORIZATION bob;
+	SET ROLE bob;
+	CREATE FUNCTION of_bob.who() RETURNS text LANGUAGE plpgsql AS $$
+	BEGIN
+		IF current_user <> 'bob' THEN
+			RAISE 'called as %', current_user USING ERRCODE = 'P0004';
+		END IF;
+		RETURN 'x';
+	END $$;
+	CREATE FUNCTION of_bob.f(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN of_bob.who(); END $$;
+});
+$swap->query_safe(q{
+	BEGIN;
+	ALTER EXTENSION vali_blob DROP TABLE upload_session;
+	ALTER TABLE upload_session RENAME TO old_session;
+	CREATE TABLE upload_session (LIKE old_session INCLUDING DEFAULTS);
+	GRANT CREATE ON SCHEMA public TO bob;
+	ALTER TABLE upload_session OWNER TO bob;
+	SET ROLE bob;
+	CREATE INDEX ON upload_session ((of_bob.f('x')));
+	RESET ROLE});
+$stats->query_until(qr/asked/, "\\echo asked\nSELECT sum(sessions) FROM upload_stats;\n\\echo :SQLSTATE\n");
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE NOT granted});
+$swap->query_safe('COMMIT');
+is($stats->query('SELECT 1'), "42501\n1", 'upload_stats runs nothing of whom the table belongs to by now');
+$stats->quit;
+
+# Nor does it look for a table that is gone.
+$swap->query_safe('SET client_min_messages = warning; BEGIN; DROP EXTENSION vali_blob CASCADE');
+$stats = $node->background_psql('postgres', on_error_stop => 0);
+$stats->query_until(qr/asked/, "\\echo asked\nSELECT count(*) FROM read_upload_stats();\n\\echo :SQLSTATE\n");
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE NOT granted});
+$swap->query_safe('COMMIT');
+isnt($stats->query('SELECT 1'), "XX000\n1", 'an extension that was dropped meanwhile is no internal error');
+$stats->quit;
+$swap->quit;
+
 done_testing();

@@ -165,9 +165,10 @@ is_deeply(
 	[ sqlstates_of($node, 'postgres', 'BEGIN', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_pkey CASCADE',
 		'ALTER TABLE upload_session ALTER upload_id DROP NOT NULL',
 		q{INSERT INTO upload_session (upload_id, path, expires_at, owner) VALUES (NULL, 'f', '2001-01-01', 'anne')},
-		'SELECT sweep_uploads()', 'ROLLBACK') ],
-	[ ('00000') x 3, '23502', '00000' ],
-	'a NULL key is an error of a sweep');
+		q{INSERT INTO upload_session (upload_id, path, expires_at, owner) VALUES ('after', 'f', '2001-01-02', 'anne')},
+		'SELECT sweep_uploads()', q{SELECT 1 / count(*) FROM upload_session WHERE upload_id = 'after' AND status = 'expired'}, 'ROLLBACK') ],
+	[ ('00000') x 7 ],
+	'a NULL key keeps no other row from expiring');
 $node->safe_psql('postgres', q{
 	ALTER TABLE upload_session DROP CONSTRAINT account;
 	DROP TABLE file, account;
@@ -271,6 +272,24 @@ $node->safe_psql('postgres', q{
 	ALTER TABLE upload_session DROP "odd @.""name";
 	DELETE FROM upload_reclaim;
 });
+
+# Chunks of one upload in a call are written once, if the table accepts each.
+foreach (
+	[ 'a CHECK', 'ALTER TABLE upload_session ADD CHECK (uploaded_bytes % 8 = 0)', '23514' ],
+	[ 'an index that fails', 'CREATE INDEX ON upload_session ((8 / (uploaded_bytes - 4)))', '22012' ],
+	[ 'a unique index', 'CREATE UNIQUE INDEX ON upload_session (uploaded_bytes, status)', '23505',
+		q{INSERT INTO upload_session (upload_id, path, uploaded_bytes, status) VALUES ('w', 'f', 4, 'in_progress')} ])
+{
+	my ($name, $do, $want, @more) = @$_;
+
+	foreach my $way ('sql', 'direct')
+	{
+		is( (sqlstates_of($node, 'postgres', "TRUNCATE upload_session; SET vali_blob.row_access = $way", 'BEGIN', $do,
+				q{SELECT start_upload('f', upload_id => 'v')}, @more, q{SELECT advance_uploads('{v,v}', '{0,4}', '{4,4}')}))[-1],
+			$want, "$name rejects what is not the last of some chunks, row_access = $way");
+	}
+}
+$node->safe_psql('postgres', q{TRUNCATE upload_session; SELECT start_upload('f', upload_id => 'u')});
 
 # A privilege on columns is enough for SQL, and privileges are looked at anew.
 $node->safe_psql('postgres', q{

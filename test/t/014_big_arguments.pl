@@ -90,5 +90,10 @@ foreach my $call ("advance_uploads($same, $offsets, $ones)", "advance_uploads($i
 	is(sqlstate_of($node, "SET statement_timeout = 20; SELECT count(*) FROM $call"), '57014', "$call can be cancelled");
 }
 
+is( sqlstate_of($node, "SELECT count(*) FROM advance_uploads(array_fill('x'::text, ARRAY[12000000]), '{}', '{}')"),
+	'22023', 'arrays of different sizes');
+is( sqlstate_of($node, "SELECT count(*) FROM advance_uploads(array_fill('x'::text, ARRAY[12000000]), array_fill(0, ARRAY[12000000]), array_fill(0, ARRAY[12000000]))"),
+	'54000', 'too many chunks for a call');
+
 $node->stop;
 done_testing();

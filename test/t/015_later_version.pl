@@ -166,6 +166,12 @@ $node->safe_psql(
 	END $$;
 });
 lives('arguments');
+is( $node->safe_psql('postgres', q{
+		CREATE FUNCTION more_stats(OUT status upload_status, OUT sessions bigint, OUT bytes bigint, OUT bytes_in_flight bigint,
+			OUT oldest_deadline timestamptz, OUT reclaim_backlog bigint, OUT a text, OUT b text, OUT c text, OUT d text)
+			RETURNS SETOF record LANGUAGE C STABLE AS 'vali_blob', 'vali_blob_read_upload_stats';
+		SELECT bool_and((a, b, c, d) IS NULL), count(*) > 4 FROM more_stats()}),
+	't|t', 'columns that upload_stats does not know are null');
 
 # An argument that asks for what this library cannot do is not passed over.
 my @calls = map { /(\w+)\(NULL/ ? "$1(" : /(\w+)\(\)/ ? "$1(" : () } map { $functions{$_}{null_call} }

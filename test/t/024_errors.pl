@@ -95,7 +95,21 @@ $holder->quit;
 await($node, 'postgres', q{status = 'expired' FROM upload_session WHERE upload_id = 'd3'});
 pass('it expires when the lock is free');
 
+# So it is where the worker does not sweep, also for a trigger that is deferred.
 set_trigger('', 'NULL');
+set_database($node, 'postgres', 'vali_blob.sweep' => 'off');
+$node->safe_psql(
+	'postgres', q{
+	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+	CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON upload_session DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW WHEN (NEW.upload_id = 'h2') EXECUTE FUNCTION refuse();
+	INSERT INTO upload_session (upload_id, path, expires_at) SELECT 'h' || i, 'file', now() - interval '1 s' FROM generate_series(1, 3) i;
+});
+is($node->safe_psql('postgres', q{SELECT expired FROM sweep_uploads(); SELECT expired FROM sweep_uploads()}), "2\n0",
+	'a trigger that is deferred fails one session');
+$node->safe_psql('postgres', 'DROP FUNCTION refuse CASCADE');
+set_database($node, 'postgres', 'vali_blob.sweep' => 'on');
+
 $node->safe_psql(
 	'postgres', q{
 	TRUNCATE upload_session;

@@ -90,7 +90,7 @@ sub refused
 	my ($dbname, $reason, $cure, $test_name) = @_;
 
 	add_stale($node, $dbname, 'u', 1);
-	await($node, $dbname, "last_error LIKE '%$reason%' FROM sweeper_status()");
+	await($node, $dbname, qq{last_error LIKE '%$reason%' AND last_error_at > (SELECT max(created_at) FROM upload_session) FROM sweeper_status()});
 	is(statuses($node, $dbname) . seen($dbname), 'u1: pending', "$test_name is refused");
 	$node->safe_psql($dbname, $cure);
 	$node->reload;
@@ -356,6 +356,18 @@ $node->safe_psql('super', q{
 	ALTER TABLE upload_reclaim ADD CONSTRAINT evil_key_fkey FOREIGN KEY (owner) REFERENCES account;
 });
 refused('super', 'foreign key "evil_key_fkey"', 'ALTER TABLE upload_reclaim DROP CONSTRAINT evil_key_fkey; DROP TABLE account', 'a key to another\'s table');
+
+# So are those of a session, on a column that expiry changes.
+$node->safe_psql('super', q{
+	GRANT USAGE ON TYPE upload_status TO eve;
+	SET ROLE eve;
+	CREATE TABLE known (status upload_status PRIMARY KEY);
+	INSERT INTO known SELECT unnest(enum_range(NULL::upload_status));
+	GRANT REFERENCES ON known TO postgres;
+	RESET ROLE;
+	ALTER TABLE upload_session ADD CONSTRAINT evil_key_fkey FOREIGN KEY (status) REFERENCES known;
+});
+refused('super', 'foreign key "evil_key_fkey"', 'ALTER TABLE upload_session DROP CONSTRAINT evil_key_fkey; DROP TABLE known', 'a key of what expiry changes');
 
 # What a sweep does not fire is not its business.
 $node->safe_psql('super', q{
