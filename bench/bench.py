@@ -1,4 +1,5 @@
-"""The benchmark: what a chunk costs in vali_blob, and in what it replaces."""
+"""The benchmark: what a chunk and a whole upload cost in vali_blob, and in what
+it replaces."""
 
 import argparse
 import dataclasses
@@ -17,41 +18,62 @@ BEGIN = time.monotonic()
 
 @dataclasses.dataclass
 class Sessions:
-    """A table of sessions that advance in step: a chunk each, then the next."""
+    """A table of sessions that advance in step: a chunk each, then the next.  Or
+    one that grows: each new session lives its whole life before the next."""
     database: str
     count: int
     table: str = "vali_blob.upload_session"
     calls: int = 0      # made so far by each client
     confirmed: int = 0  # bytes
+    lives: int = 0      # of sessions that were new, and now are complete
 
 
 @dataclasses.dataclass
 class Contestant:
     script: str
-    sessions: Sessions
+    sessions: Sessions = None  # that it changes
     options: str = ""
     chunks_per_call: int = 1
     busy: int = 0  # of the sessions, spread evenly; 0: all
 
 
-def make_contestants(count):
-    """All by their names; what has no table here is not PostgreSQL's, or has
-    nothing to write."""
+REDIS = Contestant("redis_client.c")
+BY_SQL = "-c vali_blob.row_access=sql"
+
+# What an upload starts with
+METADATA = json.dumps({"filename": "holiday.mp4"})
+PROVIDER_DATA = json.dumps({"multipart_id": 32 * "m"})
+
+
+def chunk_contestants(count):
     chunks = Sessions("contestants", count)
     original = Sessions("contestants", count, "original.upload_session")
     return {
-        "select_1": None,
+        "select_1": Contestant("select_1.sql"),
         "vali_blob": Contestant("vali_blob.sql", chunks),
-        "vali_blob_sql": Contestant("vali_blob.sql", chunks, "-c vali_blob.row_access=sql"),
+        "vali_blob_sql": Contestant("vali_blob.sql", chunks, BY_SQL),
         "by_hand": Contestant(
             "by_hand.sql", Sessions("contestants", count, "by_hand.upload_session")),
         "by_function": Contestant(
             "by_function.sql", Sessions("contestants", count, "by_function.upload_session")),
         "original": Contestant("original.sql", original),
         "original_transaction": Contestant("original_transaction.sql", original),
-        "redis": None,
+        "redis": REDIS,
         "vali_blob_batch": Contestant(
             "vali_blob_batch.sql", Sessions("batches", count), chunks_per_call=100),
+    }
+
+
+def life_contestants(count):
+    """Each with a table of its own, so that all tables grow alike."""
+    return {
+        "vali_blob": Contestant("vali_blob_life.sql", Sessions("lives", count)),
+        "vali_blob_sql": Contestant("vali_blob_life.sql", Sessions("lives_sql", count), BY_SQL),
+        "by_hand": Contestant(
+            "by_hand_life.sql", Sessions("lives", count, "by_hand.upload_session")),
+        "original": Contestant(
+            "original_life.sql", Sessions("lives", count, "original.upload_session")),
+        "redis": REDIS,
     }
 
 
@@ -70,7 +92,6 @@ class Benchmark:
         self.folder = folder
         self.postgres = postgres
         self.redis = redis
-        self.contestants = make_contestants(options.sessions)
 
     # --- sessions and chunks -------------------------------------------------
 
@@ -86,6 +107,19 @@ class Benchmark:
             f"SELECT make_sessions({count + 1}, {count + stale}, now() - interval '1 hour')",
             "VACUUM ANALYZE")
 
+    def live(self, contestant, lives, chunks, **options):
+        """Lets each client take a number of uploads from start to completion;
+        returns lives per second."""
+        sessions = contestant.sessions
+        calls_per_life = chunks + 2
+        rate = self.postgres.pgbench(
+            sessions.database, contestant.script, lives * calls_per_life,
+            options=contestant.options, chunks=chunks, step=0,
+            metadata=METADATA, provider_data=PROVIDER_DATA, **options)
+        sessions.lives += CLIENTS * lives
+        sessions.confirmed += CLIENTS * lives * chunks * CHUNK
+        return rate / calls_per_life
+
     def advance(self, contestant, calls, clients=CLIENTS, **options):
         """Lets each client make a number of calls; returns chunks per second."""
         sessions = contestant.sessions
@@ -98,92 +132,106 @@ class Benchmark:
         return rate * contestant.chunks_per_call
 
     def check(self, sessions):
-        """Every call must have advanced a session."""
-        confirmed = int(self.postgres.sql(
-            sessions.database, f"SELECT sum(uploaded_bytes) FROM {sessions.table}"))
-        if confirmed != sessions.confirmed:
-            raise SystemExit(f"{sessions.table}: {confirmed / CHUNK} chunks have advanced"
-                             f" instead of {sessions.confirmed / CHUNK}")
+        """Every call must have done what it should."""
+        confirmed, complete = map(int, self.postgres.sql(
+            sessions.database,
+            f"""SELECT sum(uploaded_bytes), count(*) FILTER (WHERE status = 'complete')
+                FROM {sessions.table}""").split("|"))
+        if (confirmed, complete) != (sessions.confirmed, sessions.lives):
+            raise SystemExit(
+                f"{sessions.table}: {confirmed / CHUNK} chunks have advanced instead of"
+                f" {sessions.confirmed / CHUNK}, and {complete} sessions are complete"
+                f" instead of {sessions.lives}")
 
     # --- throughput, WAL and HOT ---------------------------------------------
 
-    def create_contestants(self):
-        self.create(self.contestants["vali_blob"].sessions)
-        self.create(self.contestants["vali_blob_batch"].sessions)
+    def make_chunk_contestants(self):
+        contestants = chunk_contestants(self.options.sessions)
+        self.create(contestants["vali_blob"].sessions)
+        self.create(contestants["vali_blob_batch"].sessions)
         self.postgres.script("contestants", "contestants.sql")
-        for database in "contestants", "batches":
-            self.postgres.sql(database, "CREATE EXTENSION pg_walinspect", "VACUUM ANALYZE")
+        self.touch_every_page(contestants)
+        return contestants
 
-    def touch_every_page(self):
+    def make_life_contestants(self):
+        contestants = life_contestants(self.options.sessions)
+        self.create(contestants["vali_blob"].sessions)
+        self.postgres.sql("postgres", "CREATE DATABASE lives_sql TEMPLATE lives")
+        self.postgres.script("lives", "contestants.sql")
+        return contestants
+
+    def touch_every_page(self, contestants):
         """After a checkpoint, the first change of a page writes an image of it
         to the WAL; here nearly all of that is over before anything is measured."""
         progress("A chunk for every session")
         self.postgres.sql("postgres", "CHECKPOINT")
-        for contestant in filter(None, self.contestants.values()):
-            if contestant.sessions.calls == 0:
+        for contestant in contestants.values():
+            if contestant.sessions and contestant.sessions.calls == 0:
                 self.advance(contestant,
                              contestant.sessions.count // CLIENTS // contestant.chunks_per_call)
 
-    def rounds(self, durable):
+    def rounds(self, what, contestants, seconds, durable=False, life=0):
         """Lets all contestants run, in rounds; each round begins with another
-        one."""
-        names = list(self.contestants)
-        rounds = {name: [{"rate": 1000}] for name in names}
+        one.  Chunks of sessions that are there already, or the lives of new ones
+        with so many chunks each."""
+        names = list(contestants)
+        rounds = {name: [{"rate": 1000 / (life + 1)}] for name in names}
         for number in range(self.options.rounds + 1):
-            progress("Durable" if durable else "Relaxed", "chunks:",
+            progress("Durable" if durable else "Relaxed", f"{what}:",
                      f"round {number} of {self.options.rounds}" if number > 0 else "warming up")
-            seconds = self.options.seconds if number > 0 else 1
             for name in names[number:] + names[:number]:
                 rate = rounds[name][-1]["rate"]
-                rounds[name].append(self.run_round(name, rate, seconds, durable))
+                rounds[name].append(self.run_round(
+                    contestants[name], rate, seconds if number > 0 else 1, durable, life))
         return {name: figures[2:] for name, figures in rounds.items()}
 
-    def run_round(self, name, rate, seconds, durable):
-        """A round of one contestant: its chunks per second, and more."""
-        if name == "redis":
-            return {"rate": self.redis.chunks_per_second(calls_for(rate, seconds), durable)}
-        if name == "select_1":
-            return {"rate": self.postgres.pgbench("contestants", "select_1.sql",
-                                                  calls_for(rate, seconds), durable=durable)}
-        contestant = self.contestants[name]
+    def run_round(self, contestant, rate, seconds, durable, life):
+        """A round of one contestant: its chunks or lives per second, and more."""
+        sessions = contestant.sessions
         calls = calls_for(rate / contestant.chunks_per_call, seconds)
-        before = self.counters(contestant)
-        rate = self.advance(contestant, calls, durable=durable)
-        wal = self.wal_since(before, contestant, calls)
-        self.check(contestant.sessions)
+        if contestant is REDIS:
+            return {"rate": self.redis.rate(calls, durable, life)}
+        if sessions is None:
+            return {"rate": self.postgres.pgbench("contestants", contestant.script, calls,
+                                                  durable=durable)}
+        before = self.counters(sessions)
+        if life:
+            rate = self.live(contestant, calls, life, durable=durable)
+        else:
+            rate = self.advance(contestant, calls, durable=durable)
+        done = calls * CLIENTS * contestant.chunks_per_call
+        wal = self.wal_since(before, sessions, done, updates=done * (life + 1))
+        self.check(sessions)
         return {"rate": rate, **wal}
 
-    def counters(self, contestant):
-        sessions = contestant.sessions
+    def counters(self, sessions):
         return json.loads(self.postgres.sql(
             sessions.database,
             f"""SELECT json_build_object('lsn', pg_current_wal_insert_lsn(),
                     'updates', n_tup_upd, 'hot', n_tup_hot_upd)
                 FROM pg_stat_user_tables WHERE relid = '{sessions.table}'::regclass"""))
 
-    def wal_since(self, before, contestant, calls):
-        """What a chunk has written to the WAL, in bytes, with the images of
-        pages that it was the first to touch apart, and how many of the updates
-        were HOT."""
-        chunks = calls * CLIENTS * contestant.chunks_per_call
-
+    def wal_since(self, before, sessions, done, updates):
+        """What a chunk or a life has written to the WAL, in bytes, with the
+        images of pages that it was the first to touch apart, and how many of the
+        updates were HOT."""
         def complete_counters():
-            counters = self.counters(contestant)
-            return counters if counters["updates"] - before["updates"] >= chunks else None
+            counters = self.counters(sessions)
+            return counters if counters["updates"] - before["updates"] >= updates else None
 
-        after = wait_for(complete_counters, f"statistics of {chunks} updates")
+        after = wait_for(complete_counters, f"statistics of {updates} updates")
         # pg_walinspect reads only what is on disk; this commit sees to it.
         self.postgres.sql("postgres", "SELECT pg_logical_emit_message(true, 'bench', '')")
         start, end = f"'{before['lsn']}'", f"'{after['lsn']}'"
         total, images, records = json.loads(self.postgres.sql(
-            contestant.sessions.database,
+            sessions.database,
             f"""SELECT json_build_array({end}::pg_lsn - {start}::pg_lsn, sum(fpi_size),
                     json_object_agg("resource_manager/record_type", record_size))
                 FROM pg_get_wal_stats({start}, {end}, true) WHERE combined_size > 0"""))
         return {
-            "bytes": (total - images) / chunks,
-            "images": images / chunks,
-            "records": {record: size / chunks for record, size in records.items()},
+            "bytes": (total - images) / done,
+            "images": images / done,
+            "records": {record: size / done for record, size in records.items()},
             "hot": (after["hot"] - before["hot"]) / (after["updates"] - before["updates"]),
         }
 
@@ -231,10 +279,10 @@ class Benchmark:
 
     # --- size and memory -----------------------------------------------------
 
-    def sizes(self, counts):
+    def sizes(self, tables):
         """Microseconds for a chunk in tables of different size: with as many
         busy sessions in each, then with all of them busy."""
-        tables = [Sessions(f"sessions_{count}", count) for count in counts]
+        counts = [sessions.count for sessions in tables]
         for sessions in tables:
             self.create(sessions)
         few = self.costs([Contestant("vali_blob.sql", sessions, busy=min(counts))
@@ -305,13 +353,20 @@ class Benchmark:
         quick, long = self.options.quick, self.options.long
         results = {"command": self.options.command, "sessions": self.options.sessions,
                    "machine": self.machine()}
-        self.create_contestants()
-        self.touch_every_page()
-        results["durable"] = self.rounds(durable=True)
-        results["relaxed"] = self.rounds(durable=False)
+        seconds = self.options.seconds
+        chunks = self.make_chunk_contestants()
+        results["durable"] = self.rounds("chunks", chunks, seconds, durable=True)
+        results["relaxed"] = self.rounds("chunks", chunks, seconds)
+        lives = self.make_life_contestants()
+        results["lives"] = [
+            {"chunks": count,
+             "durable": self.rounds(f"lives of {count}", lives, seconds / 2, durable=True, life=count),
+             "relaxed": self.rounds(f"lives of {count}", lives, seconds / 2, life=count)}
+            for count in (1, 8)]
         results["sweep"] = self.sweep(50_000 if quick else 1_000_000)
-        results["sizes"] = self.sizes([10_000, 100_000 if quick else 1_000_000]
-                                      + ([10_000_000] if long else []))
+        tables = [Sessions(f"sessions_{count}", count)
+                  for count in [10_000, 100_000 if quick else 1_000_000] + ([10_000_000] if long else [])]
+        results["sizes"] = self.sizes(tables)
         results["memory"] = self.memory(10_000, 100_000 if quick else 1_000_000)
         results["minutes"] = (time.monotonic() - BEGIN) / 60
         return results
@@ -328,7 +383,7 @@ def parse_options():
     options.command = " ".join(["bench/run", *sys.argv[1:]])
     options.sessions = 20_000 if options.quick else 100_000
     options.rounds = options.rounds or (2 if options.quick else 7)
-    options.seconds = options.seconds or (1 if options.quick else 4)
+    options.seconds = options.seconds or (1 if options.quick else 3)
     return options
 
 

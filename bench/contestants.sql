@@ -16,6 +16,7 @@ WHERE oid = 'vali_blob.upload_session'::regclass
 
 INSERT INTO by_hand.upload_session TABLE vali_blob.upload_session;
 INSERT INTO by_function.upload_session TABLE vali_blob.upload_session;
+SELECT setval('by_hand.upload_session_id_seq', max(id)) FROM by_hand.upload_session;
 
 -- The rules of try_advance_upload, but for nowait and provider_data
 CREATE FUNCTION by_function.try_advance_upload(
@@ -108,5 +109,7 @@ SELECT upload_id, path, total_size, status, content_type, metadata, provider_dat
 FROM vali_blob.upload_session;
 
 GRANT USAGE ON SCHEMA by_hand, by_function, original TO upload_server;
-GRANT SELECT, UPDATE ON by_hand.upload_session, by_function.upload_session,
+GRANT SELECT, INSERT, UPDATE ON by_hand.upload_session, by_function.upload_session,
     original.upload_session TO upload_server;
+
+VACUUM ANALYZE;

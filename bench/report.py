@@ -16,6 +16,13 @@ LABELS = {
     "redis": "Redis: `GET`, then `SET` with `EX`",
     "vali_blob_batch": "`advance_uploads`, 100 chunks a call",
 }
+LIFE_LABELS = {
+    "vali_blob": "**vali_blob**",
+    "vali_blob_sql": "the same with `vali_blob.row_access = sql`",
+    "by_hand": "hand-written `INSERT` and `UPDATE`s, each with `RETURNING`",
+    "original": "`INSERT`; `SELECT`, then `UPDATE`, as an ORM does it",
+    "redis": "Redis: `SET`; for each chunk `GET` and `SET`; `GET`, `DEL`",
+}
 
 
 def spread(values, form):
@@ -37,7 +44,8 @@ def table(heads, *rows):
 
 
 def rates_of(rounds):
-    return {name: [figures["rate"] for figures in rounds[name]] for name in LABELS}
+    return {name: [figures["rate"] for figures in all_figures]
+            for name, all_figures in rounds.items()}
 
 
 def wal_rounds(results, name):
@@ -74,23 +82,48 @@ RELAXED_GOALS = {
     "original_transaction": ("`SELECT`, then `UPDATE`, in a transaction", 2.5),
     "redis": ("Redis", 1.0),
 }
+# The same of lives with so many chunks
+LIFE_GOALS = {
+    1: {"by_hand": ("hand-written SQL", 1.1), "original": ("`SELECT`, then `UPDATE`", 1.2)},
+    8: {"by_hand": ("hand-written SQL", 1.3), "original": ("`SELECT`, then `UPDATE`", 2.0)},
+}
+DURABLE_LIFE_GOALS = {"redis": ("Redis", 1.0)}
 
 
-def throughput_goals(results, kind, limits):
-    rates = rates_of(results[kind])
+def throughput_goals(what, rounds, limits):
+    rates = rates_of(rounds)
     for name, (contestant, limit) in limits.items():
-        yield Goal(f"{kind} chunks, against {contestant}", ratios(rates["vali_blob"], rates[name]), limit)
-    yield Goal(f"{kind} chunks in calls of 100, against single calls",
-               ratios(rates["vali_blob_batch"], rates["vali_blob"]), 5)
+        yield Goal(f"{what}, against {contestant}", ratios(rates["vali_blob"], rates[name]), limit)
+
+
+def batch_goal(results, kind):
+    rates = rates_of(results[kind])
+    return Goal(f"{kind} chunks in calls of 100, against single calls",
+                ratios(rates["vali_blob_batch"], rates["vali_blob"]), 5)
+
+
+def life_goals(lives):
+    what = of_chunks(lives["chunks"])
+    yield from throughput_goals(f"durable lives {what}", lives["durable"], DURABLE_LIFE_GOALS)
+    yield from throughput_goals(f"relaxed lives {what}", lives["relaxed"], LIFE_GOALS[lives["chunks"]])
+    wal = wal_rounds(lives, "vali_blob")
+    if lives["chunks"] == 1:
+        yield Goal(f"bytes of WAL a life {what}", [figures["bytes"] for figures in wal], 1150, True, ".0f")
+    yield Goal(f"share of updates that are not HOT in lives {what}",
+               [1 - figures["hot"] for figures in wal], 0, True, ".4f")
 
 
 def goals(results):
     """What is to be so many times something else, and other limits."""
-    yield from throughput_goals(results, "durable", DURABLE_GOALS)
-    yield from throughput_goals(results, "relaxed", RELAXED_GOALS)
+    yield from throughput_goals("durable chunks", results["durable"], DURABLE_GOALS)
+    yield batch_goal(results, "durable")
+    yield from throughput_goals("relaxed chunks", results["relaxed"], RELAXED_GOALS)
+    yield batch_goal(results, "relaxed")
     wal = wal_rounds(results, "vali_blob")
     yield Goal("bytes of WAL a chunk", [figures["bytes"] for figures in wal], 210, True, ".0f")
     yield Goal("share of updates that are not HOT", [1 - figures["hot"] for figures in wal], 0.01, True, ".4f")
+    for lives in results["lives"]:
+        yield from life_goals(lives)
     smallest, *others = results["sizes"]
     for size in others:
         yield Goal(f"cost of a chunk among {size['sessions']:,} sessions, {smallest['sessions']:,} of them busy,"
@@ -121,37 +154,64 @@ def print_machine(results):
 
 def print_throughput(title, rounds, sessions):
     print(f"### Chunks per second, {title}\n")
+    table([f"{CLIENTS} clients, {sessions:,} sessions", "chunks/s", "vali_blob is so many times as fast"],
+          *throughput_rows(LABELS, rounds, ours=("vali_blob", "vali_blob_batch")))
+
+
+def throughput_rows(labels, rounds, ours):
+    """What each does, and how many times the first of ours does that."""
     rates = rates_of(rounds)
-    rows = [[LABELS[name], spread(rates[name], ",.0f"),
-             "" if name in ("vali_blob", "vali_blob_batch") else spread(ratios(rates["vali_blob"], rates[name]), ".2f")]
-            for name in LABELS]
-    table([f"{CLIENTS} clients, {sessions:,} sessions", "chunks/s", "vali_blob is so many times as fast"], *rows)
+    return [[label, spread(rates[name], ",.0f"),
+             "" if name in ours else spread(ratios(rates[ours[0]], rates[name]), ".2f")]
+            for name, label in labels.items()]
 
 
-# What a chunk's WAL records are for
+def of_chunks(count):
+    return "of 1 chunk" if count == 1 else f"of {count} chunks"
+
+
+def print_lives(results):
+    for lives in results["lives"]:
+        print(f"### Lives {of_chunks(lives['chunks'])}: start, advance, complete\n")
+        durable, relaxed = (throughput_rows(LIFE_LABELS, lives[kind], ours=("vali_blob",))
+                            for kind in ("durable", "relaxed"))
+        table([f"{CLIENTS} clients, {results['sessions']:,} sessions before", "durable lives/s",
+               "vali_blob is so many times as fast", "relaxed lives/s", "vali_blob is so many times as fast"],
+              *(left + right[1:] for left, right in zip(durable, relaxed)))
+
+
+# What a WAL record is for, by the beginning of its name
 WAL_PARTS = {
     "row version": ("Heap/HOT_UPDATE", "Heap/UPDATE"),
     "row lock": ("Heap/LOCK",),
     "commit": ("Transaction/COMMIT",),
-    "pruning": ("Heap2/PRUNE", "Heap2/PRUNE_ON_ACCESS"),
+    "pruning": ("Heap2/PRUNE",),
 }
+LIFE_WAL_PARTS = {"new row": ("Heap/INSERT",), "index entries": ("Btree/",), **WAL_PARTS}
+
+
+def print_wal_table(labels, results, parts):
+    rows = []
+    for name, label in labels.items():
+        rounds = wal_rounds(results, name)
+        if rounds:
+            sizes = [median(sum(size for record, size in figures["records"].items() if record.startswith(part))
+                            for figures in rounds) for part in parts.values()]
+            rows.append([label, spread([figures["bytes"] for figures in rounds], ".0f"),
+                         *(f"{size:.0f}" for size in sizes),
+                         spread([figures["hot"] for figures in rounds], ".1%")])
+    table(["", "bytes", *parts, "HOT"], *rows)
 
 
 def print_wal(results):
     print("### WAL of a chunk, and HOT updates\n")
-    rows = []
-    for name in LABELS:
-        rounds = wal_rounds(results, name)
-        if not rounds:
-            continue
-        parts = [median(sum(figures["records"].get(record, 0) for record in records)
-                        for figures in rounds) for records in WAL_PARTS.values()]
-        rows.append([LABELS[name], spread([figures["bytes"] for figures in rounds], ".0f"),
-                     *(f"{part:.0f}" for part in parts),
-                     spread([figures["hot"] for figures in rounds], ".1%")])
-    table(["", "bytes", *WAL_PARTS, "HOT"], *rows)
+    print_wal_table(LABELS, results, WAL_PARTS)
+    for lives in results["lives"]:
+        print(f"### WAL of a life {of_chunks(lives['chunks'])}, and HOT updates\n")
+        print_wal_table(LIFE_LABELS, lives, LIFE_WAL_PARTS)
     print("Images of pages touched for the first time since a checkpoint are not counted. What is"
-          " missing from the sum: index entries, alignment, the headers of WAL pages, autovacuum.\n")
+          " missing from the sums: index entries of chunks, alignment, the headers of WAL pages,"
+          " autovacuum.\n")
 
 
 def print_sweep(sweep):
@@ -193,6 +253,7 @@ def print_report(results):
                      results["durable"], sessions)
     print_throughput("relaxed (`synchronous_commit = off`, `appendfsync everysec`)",
                      results["relaxed"], sessions)
+    print_lives(results)
     print_wal(results)
     print_sweep(results["sweep"])
     print_sizes(results["sizes"])

@@ -156,8 +156,9 @@ class Redis:
         self.cli("--pipe", input="".join(f'SET upload:{i:012} "{value}" EX 172800\n'
                                          for i in range(self.sessions)))
 
-    def chunks_per_second(self, calls, durable):
-        """Lets each client make a number of calls: a GET, then a SET."""
+    def rate(self, calls, durable, life=0):
+        """Lets each client make a number of calls, a GET and a SET; returns
+        calls per second.  Or lives of uploads with so many chunks each."""
         self.cli("config", "set", "appendfsync", "always" if durable else "everysec")
-        return float(run(os.environ["REDIS_CHUNKS"], self.socket, str(CLIENTS), str(calls),
-                         str(self.sessions), self.value()))
+        return float(run(os.environ["REDIS_CLIENT"], self.socket, str(CLIENTS), str(calls),
+                         str(self.sessions), self.value(), str(life)))

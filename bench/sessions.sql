@@ -1,6 +1,7 @@
 -- A database with the extension and a way to fill it.  A session in the midst
 -- of its upload: some 300 bytes, half of a year's worth of video still to come.
 
+CREATE EXTENSION pg_walinspect;
 CREATE SCHEMA vali_blob;
 CREATE EXTENSION vali_blob SCHEMA vali_blob;
 SELECT vali_blob.grant_upload_access('upload_server');
