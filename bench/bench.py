@@ -50,6 +50,7 @@ def chunk_contestants(count):
     original = Sessions("contestants", count, "original.upload_session")
     return {
         "select_1": Contestant("select_1.sql"),
+        "floor": Contestant("floor.sql"),
         "vali_blob": Contestant("vali_blob.sql", chunks),
         "vali_blob_sql": Contestant("vali_blob.sql", chunks, BY_SQL),
         "by_hand": Contestant(
