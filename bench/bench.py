@@ -78,6 +78,12 @@ def life_contestants(count):
     }
 
 
+READERS = {
+    "get_upload": Contestant("get_upload.sql"),
+    "select": Contestant("select_by_key.sql"),
+}
+
+
 def calls_for(rate, seconds):
     """How many calls keep each client busy for so long."""
     return max(10, int(rate * seconds / CLIENTS))
@@ -194,7 +200,7 @@ class Benchmark:
             return {"rate": self.redis.rate(calls, durable, life)}
         if sessions is None:
             return {"rate": self.postgres.pgbench("contestants", contestant.script, calls,
-                                                  durable=durable)}
+                                                  durable=durable, sessions=self.options.sessions)}
         before = self.counters(sessions)
         if life:
             rate = self.live(contestant, calls, life, durable=durable)
@@ -358,6 +364,7 @@ class Benchmark:
         chunks = self.make_chunk_contestants()
         results["durable"] = self.rounds("chunks", chunks, seconds, durable=True)
         results["relaxed"] = self.rounds("chunks", chunks, seconds)
+        results["readers"] = self.rounds("reads", READERS, seconds / 2)
         lives = self.make_life_contestants()
         results["lives"] = [
             {"chunks": count,

@@ -24,6 +24,10 @@ LIFE_LABELS = {
     "original": "`INSERT`; `SELECT`, then `UPDATE`, as an ORM does it",
     "redis": "Redis: `SET`; for each chunk `GET` and `SET`; `GET`, `DEL`",
 }
+READER_LABELS = {
+    "get_upload": "**vali_blob**: `get_upload`",
+    "select": "`SELECT` by `upload_id`",
+}
 
 
 def spread(values, form):
@@ -121,6 +125,8 @@ def goals(results):
     yield batch_goal(results, "durable")
     yield from throughput_goals("relaxed chunks", results["relaxed"], RELAXED_GOALS)
     yield batch_goal(results, "relaxed")
+    reads = rates_of(results["readers"])
+    yield Goal("`get_upload`, against a `SELECT` by `upload_id`", ratios(reads["get_upload"], reads["select"]), 0.95)
     wal = wal_rounds(results, "vali_blob")
     yield Goal("bytes of WAL a chunk", [figures["bytes"] for figures in wal], 210, True, ".0f")
     yield Goal("share of updates that are not HOT", [1 - figures["hot"] for figures in wal], 0.01, True, ".4f")
@@ -216,6 +222,12 @@ def print_wal(results):
           " autovacuum.\n")
 
 
+def print_readers(rounds, sessions):
+    print("### Reading a session\n")
+    table([f"{CLIENTS} clients, {sessions:,} sessions", "sessions/s", "vali_blob is so many times as fast"],
+          *throughput_rows(READER_LABELS, rounds, ours=("get_upload",)))
+
+
 def print_sweep(sweep):
     print(f"### While {sweep['stale']:,} stale sessions are swept\n")
     normal = median(p99 for _, p99 in sweep["before"])
@@ -257,6 +269,7 @@ def print_report(results):
                      results["relaxed"], sessions)
     print_lives(results)
     print_wal(results)
+    print_readers(results["readers"], sessions)
     print_sweep(results["sweep"])
     print_sizes(results["sizes"])
     print_memory(results["memory"])
