@@ -167,6 +167,17 @@ class Benchmark:
         self.postgres.script("lives", "contestants.sql")
         return contestants
 
+    def make_key_contestants(self):
+        """Chunks of a table that foreign keys lead to and from, and of one
+        without."""
+        contestants = {database: Contestant("vali_blob.sql", Sessions(database, self.options.sessions))
+                       for database in ("foreign_keys", "no_foreign_keys")}
+        for contestant in contestants.values():
+            self.create(contestant.sessions)
+        self.postgres.script("foreign_keys", "foreign_keys.sql")
+        self.touch_every_page(contestants)
+        return contestants
+
     def touch_every_page(self, contestants):
         """After a checkpoint, the first change of a page writes an image of it
         to the WAL; here nearly all of that is over before anything is measured."""
@@ -371,6 +382,8 @@ class Benchmark:
              "durable": self.rounds(f"lives of {count}", lives, seconds / 2, durable=True, life=count),
              "relaxed": self.rounds(f"lives of {count}", lives, seconds / 2, life=count)}
             for count in (1, 8)]
+        keys = self.make_key_contestants()
+        results["foreign_keys"] = self.rounds("chunks and foreign keys", keys, seconds / 2)
         results["sweep"] = self.sweep(50_000 if quick else 1_000_000)
         tables = [Sessions(f"sessions_{count}", count)
                   for count in [10_000, 100_000 if quick else 1_000_000] + ([10_000_000] if long else [])]

@@ -28,6 +28,10 @@ READER_LABELS = {
     "get_upload": "**vali_blob**: `get_upload`",
     "select": "`SELECT` by `upload_id`",
 }
+KEY_LABELS = {
+    "foreign_keys": "with foreign keys from `owner` and to `upload_id`",
+    "no_foreign_keys": "without",
+}
 
 
 def spread(values, form):
@@ -125,6 +129,9 @@ def goals(results):
     yield batch_goal(results, "durable")
     yield from throughput_goals("relaxed chunks", results["relaxed"], RELAXED_GOALS)
     yield batch_goal(results, "relaxed")
+    keys = rates_of(results["foreign_keys"])
+    yield Goal("relaxed chunks with foreign keys of an application, against none",
+               ratios(keys["foreign_keys"], keys["no_foreign_keys"]), 0.95)
     reads = rates_of(results["readers"])
     yield Goal("`get_upload`, against a `SELECT` by `upload_id`", ratios(reads["get_upload"], reads["select"]), 0.95)
     wal = wal_rounds(results, "vali_blob")
@@ -228,6 +235,13 @@ def print_readers(rounds, sessions):
           *throughput_rows(READER_LABELS, rounds, ours=("get_upload",)))
 
 
+def print_foreign_keys(rounds, sessions):
+    print("### Foreign keys of an application\n")
+    table([f"relaxed chunks, {CLIENTS} clients, {sessions:,} sessions", "chunks/s",
+           "with them so many times as fast"],
+          *throughput_rows(KEY_LABELS, rounds, ours=("foreign_keys",)))
+
+
 def print_sweep(sweep):
     print(f"### While {sweep['stale']:,} stale sessions are swept\n")
     normal = median(p99 for _, p99 in sweep["before"])
@@ -270,6 +284,7 @@ def print_report(results):
     print_lives(results)
     print_wal(results)
     print_readers(results["readers"], sessions)
+    print_foreign_keys(results["foreign_keys"], sessions)
     print_sweep(results["sweep"])
     print_sizes(results["sizes"])
     print_memory(results["memory"])
