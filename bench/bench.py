@@ -340,6 +340,34 @@ class Benchmark:
                 'peak', 1024 * substring(status, 'VmHWM:\s*(\d+)')::bigint) ORDER BY calls)
             FROM memory"""))
 
+    # --- listings ------------------------------------------------------------
+
+    def listings(self, sessions):
+        """Milliseconds for what reads many of the sessions: a fifth of them has
+        one owner, and 200 old ones have another."""
+        progress(f"Listings of {sessions.count:,} sessions")
+        self.postgres.sql(
+            sessions.database,
+            f"UPDATE {sessions.table} SET owner = 'many' WHERE id % 5 = 0",
+            f"UPDATE {sessions.table} SET owner = 'few' WHERE id % 5 = 1 AND id <= 1000",
+            "VACUUM ANALYZE")
+        queries = {
+            f"newest 100 of an owner of {sessions.count // 5:,}":
+                "vali_blob.list_uploads(owner => 'many')",
+            "newest 100 of an owner of 200 old ones": "vali_blob.list_uploads(owner => 'few')",
+            "newest 100 of 200 below a path":
+                "vali_blob.list_uploads(path_prefix => 'videos/2025/user-17/')",
+            f"newest 100 of {sessions.count:,} below a path":
+                "vali_blob.list_uploads(path_prefix => 'videos/')",
+            "`upload_stats`": "vali_blob.upload_stats",
+        }
+        self.postgres.script(sessions.database, "milliseconds.sql")
+        return {"sessions": sessions.count,
+                "times": {what: json.loads(self.postgres.sql(
+                              sessions.database,
+                              f"SELECT milliseconds($$SELECT * FROM {query}$$, {self.options.rounds})"))
+                          for what, query in queries.items()}}
+
     # --- all of it -----------------------------------------------------------
 
     def machine(self):
@@ -388,6 +416,7 @@ class Benchmark:
         tables = [Sessions(f"sessions_{count}", count)
                   for count in [10_000, 100_000 if quick else 1_000_000] + ([10_000_000] if long else [])]
         results["sizes"] = self.sizes(tables)
+        results["listings"] = self.listings(tables[1])
         results["memory"] = self.memory(10_000, 100_000 if quick else 1_000_000)
         results["minutes"] = (time.monotonic() - BEGIN) / 60
         return results

@@ -139,6 +139,10 @@ def goals(results):
     yield Goal("share of updates that are not HOT", [1 - figures["hot"] for figures in wal], 0.01, True, ".4f")
     for lives in results["lives"]:
         yield from life_goals(lives)
+    listings = results["listings"]
+    for what, times in listings["times"].items():
+        if what.startswith("newest"):
+            yield Goal(f"milliseconds for the {what}, {listings['sessions']:,} sessions in all", times, 10, True)
     smallest, *others = results["sizes"]
     for size in others:
         yield Goal(f"cost of a chunk among {size['sessions']:,} sessions, {smallest['sessions']:,} of them busy,"
@@ -242,6 +246,12 @@ def print_foreign_keys(rounds, sessions):
           *throughput_rows(KEY_LABELS, rounds, ours=("foreign_keys",)))
 
 
+def print_listings(listings):
+    print(f"### Listings of {listings['sessions']:,} sessions\n")
+    table(["one client", "ms"],
+          *([what, spread(times, ".2f")] for what, times in listings["times"].items()))
+
+
 def print_sweep(sweep):
     print(f"### While {sweep['stale']:,} stale sessions are swept\n")
     normal = median(p99 for _, p99 in sweep["before"])
@@ -287,4 +297,5 @@ def print_report(results):
     print_foreign_keys(results["foreign_keys"], sessions)
     print_sweep(results["sweep"])
     print_sizes(results["sizes"])
+    print_listings(results["listings"])
     print_memory(results["memory"])
