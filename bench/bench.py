@@ -340,7 +340,7 @@ class Benchmark:
                 'peak', 1024 * substring(status, 'VmHWM:\s*(\d+)')::bigint) ORDER BY calls)
             FROM memory"""))
 
-    # --- listings ------------------------------------------------------------
+    # --- listings and big arguments ------------------------------------------
 
     def listings(self, sessions):
         """Milliseconds for what reads many of the sessions: a fifth of them has
@@ -367,6 +367,39 @@ class Benchmark:
                               sessions.database,
                               f"SELECT milliseconds($$SELECT * FROM {query}$$, {self.options.rounds})"))
                           for what, query in queries.items()}}
+
+    def big_arguments(self, sessions, megabytes, lengths):
+        """What a call with a big argument takes: time and memory of a backend."""
+        database = sessions.database
+        self.postgres.script(database, "big_arguments.sql")
+        figures = []
+
+        def measure(what, query, before=None):
+            progress("Big arguments:", what)
+            runs = []
+            for run in range(3):
+                if before:
+                    self.postgres.sql(database, before)
+                call = query.format(id=4000000000000000001 + len(figures) * 3 + run)
+                milliseconds, memory = self.postgres.watch(
+                    database, f"SELECT milliseconds($${call}$$, 1)->0")
+                runs.append([float(milliseconds), memory])
+            figures.append({"what": what, "runs": runs})
+
+        for size in megabytes:
+            self.postgres.sql(database, f"SELECT make_object({size})")
+            measure(f"`merge_upload_data` of {size} MB",
+                    "SELECT upload_id FROM object, vali_blob.merge_upload_data('{id}', object.value)")
+            measure(f"hand-written `metadata || …` of {size} MB",
+                    "UPDATE vali_blob.upload_session SET metadata = metadata || object.value,"
+                    " updated_at = now() FROM object WHERE upload_id = '{id}'")
+        for length in lengths:
+            measure(f"`advance_uploads` of {length:,} chunks",
+                    "SELECT count(*) FROM chunks, vali_blob.advance_uploads(ids, offsets, lengths)",
+                    before=f"SELECT make_chunks({length})")
+            sessions.confirmed += 3 * length * CHUNK
+        self.check(sessions)
+        return figures
 
     # --- all of it -----------------------------------------------------------
 
@@ -417,6 +450,9 @@ class Benchmark:
                   for count in [10_000, 100_000 if quick else 1_000_000] + ([10_000_000] if long else [])]
         results["sizes"] = self.sizes(tables)
         results["listings"] = self.listings(tables[1])
+        results["big_arguments"] = self.big_arguments(
+            tables[1], [1, 10 if quick else 100],
+            [1_000, 10_000, 100_000] if quick else [10_000, 100_000, 1_000_000])
         results["memory"] = self.memory(10_000, 100_000 if quick else 1_000_000)
         results["minutes"] = (time.monotonic() - BEGIN) / 60
         return results

@@ -252,6 +252,15 @@ def print_listings(listings):
           *([what, spread(times, ".2f")] for what, times in listings["times"].items()))
 
 
+def print_big_arguments(calls):
+    print("### Big arguments\n")
+    rows = []
+    for call in calls:
+        times, memory = zip(*call["runs"])
+        rows.append([call["what"], spread(times, ",.0f"), f"{max(memory) / 2**20:,.0f}"])
+    table(["a call in a new backend", "ms", "peak of its own resident memory, MB"], *rows)
+
+
 def print_sweep(sweep):
     print(f"### While {sweep['stale']:,} stale sessions are swept\n")
     normal = median(p99 for _, p99 in sweep["before"])
@@ -298,4 +307,5 @@ def print_report(results):
     print_sweep(results["sweep"])
     print_sizes(results["sizes"])
     print_listings(results["listings"])
+    print_big_arguments(results["big_arguments"])
     print_memory(results["memory"])

@@ -71,9 +71,13 @@ class Postgres:
     def __exit__(self, *_):
         run("pg_ctl", "stop", "--silent", "--mode=immediate")
 
+    @staticmethod
+    def psql_command(database, *arguments):
+        return ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align",
+                "--set=ON_ERROR_STOP=1", f"--dbname={database}", *arguments]
+
     def psql(self, database, *arguments):
-        return run("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align",
-                   "--set=ON_ERROR_STOP=1", f"--dbname={database}", *arguments).strip()
+        return run(*self.psql_command(database, *arguments)).strip()
 
     def sql(self, database, *commands):
         """Runs commands, a transaction each; returns what they print."""
@@ -81,6 +85,21 @@ class Postgres:
 
     def script(self, database, name):
         self.psql(database, f"--file={HERE}/{name}")
+
+    def watch(self, database, command):
+        """Runs a command in a new backend; returns what it prints, and the most
+        memory of its own that the backend had, in bytes."""
+        peak = 0
+        psql = self.psql_command(database, "--command=SELECT pg_backend_pid()", f"--command={command}")
+        with subprocess.Popen(psql, text=True, stdout=subprocess.PIPE) as process:
+            backend = process.stdout.readline().strip()
+            while process.poll() is None:
+                peak = max(peak, own_memory(backend))
+                time.sleep(0.001)
+            printed = process.stdout.read().strip()
+        if process.returncode != 0:
+            raise SystemExit(f"{command} has failed")
+        return printed, peak
 
     def setting(self, name):
         return self.sql("postgres", f"SHOW {name}")
@@ -96,6 +115,16 @@ class Postgres:
             *(f"--define={name}={value}" for name, value in variables.items()), database,
             env={**os.environ, "PGOPTIONS": f"-c synchronous_commit={commit} {options}"})
         return float(re.search(r"tps = ([\d.]+) \(without", output)[1])
+
+
+def own_memory(process):
+    """The resident memory that it shares with no other, in bytes; 0 if it has
+    ended."""
+    try:
+        with open(f"/proc/{process}/status") as status:
+            return 1024 * int(re.search(r"RssAnon:\s*(\d+)", status.read())[1])
+    except (OSError, TypeError):
+        return 0
 
 
 def logged_latencies(prefix):
