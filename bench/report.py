@@ -120,7 +120,7 @@ def life_goals(lives):
     if lives["chunks"] == 1:
         yield Goal(f"bytes of WAL a life {what}", [figures["bytes"] for figures in wal], 1150, True, ".0f")
     yield Goal(f"share of updates that are not HOT in lives {what}",
-               [1 - figures["hot"] for figures in wal], 0, True, ".4f")
+               [1 - figures["hot"] for figures in wal], 0, True, ".6f")
 
 
 def goals(results):
