@@ -310,10 +310,10 @@ class Benchmark:
             self.postgres.sql(sessions.database,
                               f"UPDATE {sessions.table} SET uploaded_bytes = 0 WHERE uploaded_bytes > 0")
             sessions.calls = sessions.confirmed = 0
-        all = self.costs([Contestant("vali_blob.sql", sessions) for sessions in tables])
+        every = self.costs([Contestant("vali_blob.sql", sessions) for sessions in tables])
         for sessions in tables:
             self.check(sessions)
-        return [{"sessions": count, "few": few[count], "all": all[count]} for count in counts]
+        return [{"sessions": count, "few": few[count], "all": every[count]} for count in counts]
 
     def costs(self, contestants):
         costs = {contestant.sessions.count: [] for contestant in contestants}
@@ -370,17 +370,17 @@ class Benchmark:
 
     def big_arguments(self, sessions, megabytes, lengths):
         """What a call with a big argument takes: time and memory of a backend."""
-        database = sessions.database
+        database, times = sessions.database, 3
         self.postgres.script(database, "big_arguments.sql")
         figures = []
 
         def measure(what, query, before=None):
             progress("Big arguments:", what)
             runs = []
-            for run in range(3):
+            for run in range(times):
                 if before:
                     self.postgres.sql(database, before)
-                call = query.format(id=4000000000000000001 + len(figures) * 3 + run)
+                call = query.format(id=4000000000000000001 + len(figures) * times + run)
                 milliseconds, memory = self.postgres.watch(
                     database, f"SELECT milliseconds($${call}$$, 1)->0")
                 runs.append([float(milliseconds), memory])
@@ -397,7 +397,7 @@ class Benchmark:
             measure(f"`advance_uploads` of {length:,} chunks",
                     "SELECT count(*) FROM chunks, vali_blob.advance_uploads(ids, offsets, lengths)",
                     before=f"SELECT make_chunks({length})")
-            sessions.confirmed += 3 * length * CHUNK
+            sessions.confirmed += times * length * CHUNK
         self.check(sessions)
         return figures
 

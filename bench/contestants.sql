@@ -65,7 +65,9 @@ BEGIN
             status = CASE WHEN p_final THEN 'complete'::vali_blob.upload_status ELSE 'in_progress' END,
             updated_at = moment,
             expires_at = CASE
-                WHEN p_final THEN moment + interval '48 hours'
+                WHEN p_final AND expires_at BETWEEN moment + interval '48 hours'
+                    AND moment + interval '51 hours' THEN expires_at
+                WHEN p_final THEN moment + interval '51 hours'
                 WHEN expires_at < moment + ttl THEN moment + ttl + ttl / 16
                 ELSE expires_at
             END

@@ -111,7 +111,7 @@ class Postgres:
         output = run(
             "pgbench", "--no-vacuum", "--protocol=prepared", f"--file={HERE}/{script}",
             f"--transactions={calls}", f"--client={clients}", f"--jobs={min(clients, 2)}",
-            f"--username={user}", *([f"--log", f"--log-prefix={log}"] if log else []),
+            f"--username={user}", *(["--log", f"--log-prefix={log}"] if log else []),
             *(f"--define={name}={value}" for name, value in variables.items()), database,
             env={**os.environ, "PGOPTIONS": f"-c synchronous_commit={commit} {options}"})
         return float(re.search(r"tps = ([\d.]+) \(without", output)[1])
