@@ -1,4 +1,4 @@
--- The same in SQL, written as well as one can.  A ttl and a retention of 48
+-- A call of a life in SQL, written as well as one can.  A ttl and a retention of 48
 -- hours move the deadline lazily, so that all updates can be HOT.
 \if :step = 0
     \set id random(5000000000000000000, 9000000000000000000)

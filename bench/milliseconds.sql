@@ -1,4 +1,4 @@
--- How long a query takes, each of some times
+-- Runs a query so many times, and returns how long each run took.
 CREATE FUNCTION milliseconds(query text, times integer) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     begun timestamptz;

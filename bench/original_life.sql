@@ -1,4 +1,4 @@
--- The same as an ORM does it
+-- A call of a life as an ORM does it: it loads a session, then saves it.
 \if :step = 0
     \set id random(5000000000000000000, 9000000000000000000)
     \set user random(0, 4999)

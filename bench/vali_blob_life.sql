@@ -1,4 +1,4 @@
--- One call of a life: the upload starts, advances by :chunks chunks, completes.
+-- A call of a life: the upload starts, advances by :chunks chunks, completes.
 \if :step = 0
     \set id random(5000000000000000000, 9000000000000000000)
     \set user random(0, 4999)
