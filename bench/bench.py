@@ -93,6 +93,12 @@ def progress(*words):
     print(f"{time.monotonic() - BEGIN:5.0f} s:", *words, file=sys.stderr, flush=True)
 
 
+def commit():
+    """Of the sources, as bench/run has noted it; empty if there is no repository."""
+    with open("commit") as file:
+        return file.read().strip()
+
+
 class Benchmark:
     def __init__(self, options, folder, postgres, redis):
         self.options = options
@@ -431,7 +437,7 @@ class Benchmark:
     def run(self):
         quick, long = self.options.quick, self.options.long
         results = {"command": self.options.command, "sessions": self.options.sessions,
-                   "machine": self.machine()}
+                   "commit": commit(), "machine": self.machine()}
         seconds = self.options.seconds
         chunks = self.make_chunk_contestants()
         results["durable"] = self.rounds("chunks", chunks, seconds, durable=True)
