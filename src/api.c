@@ -111,7 +111,7 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 	check_new_session(&session, name);
 
 	store = store_open(RowExclusiveLock);
-	start_session(store, &session);
+	report_unless_done(start_session(store, &session), &session, NULL);
 	row = store_row(store, &session);
 	store_close(store);
 	PG_RETURN_DATUM(return_row(fcinfo, row));

@@ -41,12 +41,23 @@ static const char *const table_names[] = {
 };
 
 static const char *const status_names[] = {
-	"pending", "in_progress", "complete", "aborted", "expired"
+	[STATUS_PENDING] = "pending",
+	[STATUS_IN_PROGRESS] = "in_progress",
+	[STATUS_COMPLETE] = "complete",
+	[STATUS_ABORTED] = "aborted",
+	[STATUS_EXPIRED] = "expired",
 };
 
 static const char *const outcome_names[] = {
-	"advanced", "replayed", "conflict", "too_large", "incomplete",
-	"ended", "expired", "not_found", "locked"
+	[OUTCOME_ADVANCED] = "advanced",
+	[OUTCOME_REPLAYED] = "replayed",
+	[OUTCOME_CONFLICT] = "conflict",
+	[OUTCOME_TOO_LARGE] = "too_large",
+	[OUTCOME_INCOMPLETE] = "incomplete",
+	[OUTCOME_ENDED] = "ended",
+	[OUTCOME_EXPIRED] = "expired",
+	[OUTCOME_NOT_FOUND] = "not_found",
+	[OUTCOME_LOCKED] = "locked",
 };
 
 StaticAssertDecl(lengthof(table_names) == TABLE_COUNT, "every table has a name");
@@ -181,7 +192,6 @@ find_objects(Catalog *catalog)
 				 errmsg("schema of extension \"%s\" does not exist", EXTENSION_NAME),
 				 errhint("Restore the schema and its objects from a backup.")));
 	catalog->schema = quote_identifier(schema_name);
-	catalog->schema_oid = schema;
 
 	for (int i = 0; i < TABLE_COUNT; i++)
 		catalog->tables[i] = watched_tables[i] = find_table(schema, table_names[i]);
@@ -193,7 +203,7 @@ find_objects(Catalog *catalog)
 				OUTCOME_COUNT, catalog->outcome_labels);
 }
 
-/* Are these the same objects?  Labels are of the same type then. */
+/* Are these the same objects?  If the enum type is, so are its labels. */
 static bool
 same_objects(const Catalog *a, const Catalog *b)
 {
@@ -222,7 +232,10 @@ refresh_cache(void)
 	return true;
 }
 
-/* Return the extension's objects. */
+/*
+ * Return the extension's objects.  That is valid until the next call, which may
+ * look them up again.
+ */
 const Catalog *
 catalog_get(void)
 {

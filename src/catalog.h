@@ -28,7 +28,6 @@ typedef struct Catalog
 {
 	uint64		generation;		/* differs whenever anything below does */
 	const char *schema;			/* quoted, for SQL text */
-	Oid			schema_oid;
 	Oid			tables[TABLE_COUNT];
 	Oid			chunk_result_type;
 	Oid			status_type;

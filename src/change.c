@@ -31,24 +31,26 @@ current_context(void)
 	return context;
 }
 
-/* Do what follows from a change that was written. */
+/*
+ * Do what follows from a change that was written.  A session that was inserted
+ * has no "before", one that was deleted no "after".
+ */
 static void
-after_change(Store *store, SessionStatus before, const Session *session)
+after_change(Store *store, const Session *before, const Session *after)
 {
-	if (session_is_orphaning(before, session))
-		enqueue_reclaim(store, session);
+	if (before != NULL && after != NULL && session_orphans_storage(before, after))
+		enqueue_reclaim(store, after);
 }
 
 /*
- * Find the session of a request and lock it; OUTCOME_ADVANCED if that was done.
- * A session of another owner is not found, whether it is locked or not.
+ * Find the session of a request and lock it.  A session of another owner is not
+ * found, whether it is locked or not.
  */
 Outcome
 lock_session(Store *store, const Request *request, LockWait wait,
 			 LockedSession *locked)
 {
 	Session    *session = &locked->session;
-	Outcome		outcome = OUTCOME_ADVANCED;
 
 	switch (store_lock(store, request->upload_id, wait, session))
 	{
@@ -59,15 +61,15 @@ lock_session(Store *store, const Request *request, LockWait wait,
 		case LOCK_HELD:
 			/* read it without a lock, only to check the owner */
 			if (request->owner != NULL &&
-				!store_read_latest(store, request->upload_id, session))
+				!(store_read_latest(store, request->upload_id, session) &&
+				  session_belongs_to(session, request->owner)))
 				return OUTCOME_NOT_FOUND;
-			outcome = OUTCOME_LOCKED;
-			break;
+			return OUTCOME_LOCKED;
 	}
-	if (request->owner != NULL && !session_belongs_to(session, request->owner))
+	if (!session_belongs_to(session, request->owner))
 		return OUTCOME_NOT_FOUND;
-	locked->before = session->status;
-	return outcome;
+	locked->before = *session;
+	return OUTCOME_OK;
 }
 
 /* Apply a rule to a locked session, in memory. */
@@ -83,17 +85,31 @@ void
 write_session(Store *store, LockedSession *locked)
 {
 	store_update(store, &locked->session);
-	after_change(store, locked->before, &locked->session);
+	after_change(store, &locked->before, &locked->session);
+	locked->before = locked->session;
+}
+
+/* Delete a locked session. */
+static void
+delete_session(Store *store, const LockedSession *locked)
+{
+	store_delete(store, &locked->session);
+	after_change(store, &locked->before, NULL);
 }
 
 /* Start a session, whose fields the caller has set. */
-void
+Outcome
 start_session(Store *store, Session *session)
 {
 	RuleContext context = current_context();
+	Outcome		outcome = session_start(session, NULL, &context);
 
-	(void) session_start(session, NULL, &context);
-	store_insert(store, session);
+	if (outcome == OUTCOME_OK)
+	{
+		store_insert(store, session);
+		after_change(store, NULL, session);
+	}
+	return outcome;
 }
 
 /*
@@ -106,20 +122,20 @@ change_session(Store *store, Rule rule, const Request *request, LockWait wait,
 {
 	Outcome		outcome = lock_session(store, request, wait, locked);
 
-	if (outcome == OUTCOME_ADVANCED)
+	if (outcome == OUTCOME_OK)
 		outcome = apply_rule(locked, rule, request);
-	if (outcome == OUTCOME_ADVANCED)
+	if (outcome == OUTCOME_OK)
 		write_session(store, locked);
 	return outcome;
 }
 
-/* Delete a session; false if there is none. */
+/* Delete the session of a request; false if there is none. */
 bool
 remove_session(Store *store, const Request *request)
 {
 	LockedSession locked;
 
-	if (lock_session(store, request, LOCK_WAIT, &locked) != OUTCOME_ADVANCED)
+	if (lock_session(store, request, LOCK_WAIT, &locked) != OUTCOME_OK)
 		return false;
 	if (locked.session.status == STATUS_OTHER)
 		report_outcome(OUTCOME_ENDED, &locked.session, request);
@@ -129,35 +145,44 @@ remove_session(Store *store, const Request *request)
 	 * the same clock: a deadline that passes between them would be missed.
 	 */
 	locked.context = current_context();
-	if (session_expire(&locked.session, request, &locked.context) == OUTCOME_ADVANCED ||
-		session_abort(&locked.session, request, &locked.context) == OUTCOME_ADVANCED)
+	if (session_expire(&locked.session, request, &locked.context) == OUTCOME_OK ||
+		session_abort(&locked.session, request, &locked.context) == OUTCOME_OK)
 		write_session(store, &locked);
-	store_delete(store, &locked.session);
+	delete_session(store, &locked);
 	return true;
 }
 
 /*
- * Expire a session that is overdue, or else purge one whose retention had passed
- * at a point in time.
+ * Expire a session that is overdue, unless it is locked.  Returns whether that
+ * was done.
  */
-SweepAction
-sweep_session(Store *store, const text *upload_id, bool expire,
-			  TimestampTz due_at)
+bool
+expire_session(Store *store, const text *upload_id)
 {
 	Request		request = {.upload_id = unconstify(text *, upload_id)};
 	LockedSession locked;
 
-	if (lock_session(store, &request, LOCK_SKIP, &locked) != OUTCOME_ADVANCED)
-		return SWEEP_NOTHING;
-	if (!expire)
-	{
-		if (!session_is_purgeable(&locked.session, due_at))
-			return SWEEP_NOTHING;
-		store_delete(store, &locked.session);
-		return SWEEP_PURGED;
-	}
-	if (apply_rule(&locked, session_expire, &request) != OUTCOME_ADVANCED)
-		return SWEEP_NOTHING;
+	if (lock_session(store, &request, LOCK_SKIP, &locked) != OUTCOME_OK ||
+		apply_rule(&locked, session_expire, &request) != OUTCOME_OK)
+		return false;
+	Assert((locked.session.changed & ~EXPIRY_COLUMNS) == 0);
 	write_session(store, &locked);
-	return SWEEP_EXPIRED;
+	return true;
+}
+
+/*
+ * Purge a session whose retention had passed at a point in time, unless it is
+ * locked.  Returns whether that was done.
+ */
+bool
+purge_session(Store *store, const text *upload_id, TimestampTz due_at)
+{
+	Request		request = {.upload_id = unconstify(text *, upload_id)};
+	LockedSession locked;
+
+	if (lock_session(store, &request, LOCK_SKIP, &locked) != OUTCOME_OK ||
+		!session_is_purgeable(&locked.session, due_at))
+		return false;
+	delete_session(store, &locked);
+	return true;
 }

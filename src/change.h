@@ -10,19 +10,11 @@
 
 #include "store.h"
 
-/* What a sweep has done to a session. */
-typedef enum SweepAction
-{
-	SWEEP_NOTHING,				/* it is not due, or gone */
-	SWEEP_EXPIRED,
-	SWEEP_PURGED
-} SweepAction;
-
 /* A session that is locked, and may be changed several times before a write. */
 typedef struct LockedSession
 {
 	Session		session;
-	SessionStatus before;		/* its status as stored */
+	Session		before;			/* as stored */
 	RuleContext context;		/* of the rule applied last */
 } LockedSession;
 
@@ -32,11 +24,12 @@ extern Outcome apply_rule(LockedSession *locked, Rule rule,
 						  const Request *request);
 extern void write_session(Store *store, LockedSession *locked);
 
-extern void start_session(Store *store, Session *session);
+extern Outcome start_session(Store *store, Session *session);
 extern Outcome change_session(Store *store, Rule rule, const Request *request,
 							  LockWait wait, LockedSession *locked);
 extern bool remove_session(Store *store, const Request *request);
-extern SweepAction sweep_session(Store *store, const text *upload_id,
-								 bool expire, TimestampTz due_at);
+extern bool expire_session(Store *store, const text *upload_id);
+extern bool purge_session(Store *store, const text *upload_id,
+						  TimestampTz due_at);
 
 #endif							/* VALI_BLOB_CHANGE_H */

@@ -71,7 +71,7 @@ StaticAssertDecl(lengthof(chunk_attributes) == CHUNK_ATTRIBUTE_COUNT,
 typedef struct ChunkResultType
 {
 	TupleDesc	desc;
-	const int  *map;			/* where the attributes are */
+	int			map[CHUNK_ATTRIBUTE_COUNT]; /* where the attributes are */
 } ChunkResultType;
 
 /* Find an attribute of chunk_result by its name, and check its type. */
@@ -98,7 +98,7 @@ find_attribute(TupleDesc desc, ChunkAttribute attribute)
 }
 
 /*
- * Look chunk_result up.  The map is kept for the version of the type seen last.
+ * Look chunk_result up.  The map is cached for the version of the type seen last.
  * The caller releases the descriptor.
  */
 static ChunkResultType
@@ -109,7 +109,6 @@ open_chunk_result_type(void)
 	Oid			oid = catalog_get()->chunk_result_type;
 	ChunkResultType type = {
 		.desc = lookup_rowtype_tupdesc(oid, -1),
-		.map = map,
 	};
 	uint64		version = assign_record_type_identifier(oid, -1);
 
@@ -120,6 +119,7 @@ open_chunk_result_type(void)
 			map[i] = find_attribute(type.desc, i);
 		map_version = version;
 	}
+	memcpy(type.map, map, sizeof(map));
 	return type;
 }
 
@@ -247,7 +247,7 @@ get_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
 	if (ARR_NDIM(array) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be a one-dimensional array, but has %d dimensions",
+				 errmsg("\"%s\" must be a one-dimensional array, but has %d dimensions",
 						name, ARR_NDIM(array)),
 				 errhint("Pass an array with one element for each chunk.")));
 	deconstruct_array(array, type, is_text ? -1 : (int) sizeof(int64),
@@ -305,7 +305,7 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 		if (ids.nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("upload_ids must not contain nulls, but element %d is null",
+					 errmsg("\"upload_ids\" must not contain nulls, but element %d is null",
 							i + 1),
 					 errhint("Pass one upload id for each chunk.")));
 		request->upload_id = DatumGetTextPP(ids.values[i]);

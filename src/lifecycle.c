@@ -87,16 +87,14 @@ session_belongs_to(const Session *session, const text *owner)
 		(session->owner != NULL && text_equals(session->owner, owner));
 }
 
-/*
- * Does a change from this status orphan storage, which must then be reclaimed?
- */
+/* Does a change orphan storage, which must then be reclaimed? */
 bool
-session_is_orphaning(SessionStatus before, const Session *session)
+session_orphans_storage(const Session *before, const Session *after)
 {
-	return status_is_live(before) &&
-		(session->status == STATUS_ABORTED ||
-		 session->status == STATUS_EXPIRED) &&
-		!json_is_empty(session->provider_data);
+	return status_is_live(before->status) &&
+		(after->status == STATUS_ABORTED ||
+		 after->status == STATUS_EXPIRED) &&
+		!json_is_empty(after->provider_data);
 }
 
 /* ---------- changes ---------- */
@@ -214,7 +212,7 @@ check_not_ended(const Session *session, TimestampTz now)
 		case STATUS_EXPIRED:
 			return OUTCOME_EXPIRED;
 		default:
-			return OUTCOME_ADVANCED;
+			return OUTCOME_OK;
 	}
 }
 
@@ -231,7 +229,7 @@ session_start(Session *session,
 	session->expires_at = session->ttl == NULL ? EXPIRES_NEVER :
 		deadline_with_slack(add_interval(context->now, session->ttl),
 							session->ttl);
-	return OUTCOME_ADVANCED;
+	return OUTCOME_OK;
 }
 
 /* Judge a chunk; the first condition that applies decides. */
@@ -242,7 +240,9 @@ check_chunk_fits(const Session *session, const Request *request,
 	Outcome		outcome = check_not_ended(session, now);
 	int64		end = request->chunk_offset + request->chunk_length;
 
-	if (outcome != OUTCOME_ADVANCED)
+	Assert(request->chunk_offset >= 0 && request->chunk_length >= 0 &&
+		   request->chunk_offset <= PG_INT64_MAX - request->chunk_length);
+	if (outcome != OUTCOME_OK)
 		return outcome;
 	/* an empty chunk is not a replay: it slides the deadline */
 	if (end <= session->uploaded_bytes &&
@@ -299,7 +299,7 @@ session_declare_size(Session *session, const Request *request,
 {
 	Outcome		outcome = check_not_ended(session, context->now);
 
-	if (outcome != OUTCOME_ADVANCED)
+	if (outcome != OUTCOME_OK)
 		return outcome;
 	if (session->total_size == request->total_size)
 		return OUTCOME_REPLAYED;
@@ -312,7 +312,7 @@ session_declare_size(Session *session, const Request *request,
 
 	set_total_size(session, request->total_size);
 	touch(session, context->now);
-	return OUTCOME_ADVANCED;
+	return OUTCOME_OK;
 }
 
 /* Merge keys into the session's JSON documents. */
@@ -322,7 +322,7 @@ session_merge(Session *session, const Request *request,
 {
 	Outcome		outcome = check_not_ended(session, context->now);
 
-	if (outcome != OUTCOME_ADVANCED)
+	if (outcome != OUTCOME_OK)
 		return outcome;
 	if (session->status == STATUS_COMPLETE)
 		return OUTCOME_ENDED;
@@ -334,7 +334,7 @@ session_merge(Session *session, const Request *request,
 	}
 	merge_provider_data(session, request);
 	touch(session, context->now);
-	return OUTCOME_ADVANCED;
+	return OUTCOME_OK;
 }
 
 /* Complete a session all of whose bytes are confirmed. */
@@ -346,7 +346,7 @@ session_complete(Session *session, const Request *request,
 	bool		is_complete = session->status == STATUS_COMPLETE;
 	bool		brings_result = request->result != NULL && session->result == NULL;
 
-	if (outcome != OUTCOME_ADVANCED)
+	if (outcome != OUTCOME_OK)
 		return outcome;
 	/* one that a final chunk has completed takes the first result later */
 	if (is_complete && !brings_result)
@@ -363,7 +363,7 @@ session_complete(Session *session, const Request *request,
 		set_updated_at(session, context->now);
 	else
 		end_session(session, STATUS_COMPLETE, context);
-	return OUTCOME_ADVANCED;
+	return OUTCOME_OK;
 }
 
 /* Abort a live session. */
@@ -384,10 +384,10 @@ session_abort(Session *session, const Request *request,
 		session->changed |= COLUMN_BIT(COLUMN_ABORT_REASON);
 	}
 	end_session(session, STATUS_ABORTED, context);
-	return OUTCOME_ADVANCED;
+	return OUTCOME_OK;
 }
 
-/* Expire a live session past its deadline. */
+/* Expire a live session past its deadline; see EXPIRY_COLUMNS. */
 Outcome
 session_expire(Session *session,
 			   const Request *request pg_attribute_unused(),
@@ -396,5 +396,5 @@ session_expire(Session *session,
 	if (!is_overdue(session, context->now))
 		return OUTCOME_REPLAYED;
 	end_session(session, STATUS_EXPIRED, context);
-	return OUTCOME_ADVANCED;
+	return OUTCOME_OK;
 }

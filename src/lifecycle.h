@@ -10,13 +10,19 @@
 
 #include "session.h"
 
+/* The columns that session_expire() changes */
+#define EXPIRY_COLUMNS \
+	(COLUMN_BIT(COLUMN_STATUS) | COLUMN_BIT(COLUMN_UPDATED_AT) | \
+	 COLUMN_BIT(COLUMN_EXPIRES_AT))
+
 extern bool status_is_live(SessionStatus status);
 extern SessionStatus session_shown_status(const Session *session,
 										  TimestampTz now);
 extern bool session_is_ready(const Session *session, TimestampTz now);
 extern bool session_is_purgeable(const Session *session, TimestampTz now);
 extern bool session_belongs_to(const Session *session, const text *owner);
-extern bool session_is_orphaning(SessionStatus before, const Session *session);
+extern bool session_orphans_storage(const Session *before,
+									const Session *after);
 
 /* rules */
 extern Outcome session_start(Session *session, const Request *request,

@@ -234,7 +234,8 @@ vali_blob_list_uploads(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	spi_open();
-	portal = SPI_cursor_open_with_args(NULL, expand_schema(listing.query.data),
+	portal = SPI_cursor_open_with_args(NULL, expand_schema(listing.query.data,
+													 catalog_get()->schema),
 									   listing.nargs, listing.argtypes,
 									   listing.values, NULL, true, 0);
 	MemoryContextSwitchTo(caller);

@@ -29,8 +29,7 @@ typedef enum SessionStatus
 
 /*
  * The outcome of a request.  The first OUTCOME_COUNT of them are the enum
- * chunk_outcome, in its order; a request that is not a chunk uses
- * OUTCOME_ADVANCED for "done".
+ * chunk_outcome, in its order.
  */
 typedef enum Outcome
 {
@@ -47,6 +46,9 @@ typedef enum Outcome
 } Outcome;
 
 #define OUTCOME_COUNT (OUTCOME_LOCKED + 1)
+
+/* Nothing stands against a request, or what is not a chunk was done */
+#define OUTCOME_OK OUTCOME_ADVANCED
 
 /* The columns of upload_session; row.c has a line for each of them. */
 typedef enum SessionColumn
@@ -76,6 +78,7 @@ typedef enum SessionColumn
 typedef uint32 ColumnSet;
 
 #define COLUMN_BIT(column) (((ColumnSet) 1) << (column))
+#define ALL_COLUMNS (~(ColumnSet) 0)
 
 StaticAssertDecl(COLUMN_COUNT <= sizeof(ColumnSet) * BITS_PER_BYTE,
 				 "ColumnSet has a bit for every column");

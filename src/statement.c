@@ -93,17 +93,21 @@ in_subtransaction(void (*task) (void *), void *argument)
 	return error;
 }
 
-/* Replace "@." in the text of a statement by the schema's name and a dot. */
+/*
+ * Replace "@." in the text of a statement by a schema's name, which is quoted,
+ * and a dot.
+ */
 char *
-expand_schema(const char *template)
+expand_schema(const char *text, const char *schema)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	for (const char *c = template; *c != '\0'; c++)
+	for (const char *c = text; *c != '\0'; c++)
 	{
+		/* the dot itself is appended in the next turn */
 		if (c[0] == '@' && c[1] == '.')
-			appendStringInfoString(&buf, catalog_get()->schema);
+			appendStringInfoString(&buf, schema);
 		else
 			appendStringInfoChar(&buf, *c);
 	}
@@ -145,6 +149,7 @@ static void
 prepare(Statement *statement)
 {
 	const Catalog *catalog = catalog_get();
+	uint64		generation = catalog->generation;
 	Oid			argtypes[STATEMENT_MAX_ARGS];
 	Oid			row_type = InvalidOid;
 	uint64		row_version = 0;
@@ -156,14 +161,14 @@ prepare(Statement *statement)
 		row_type = get_rel_type_id(catalog->tables[statement->table]);
 		row_version = assign_record_type_identifier(row_type, -1);
 	}
-	if (statement->plan != NULL && statement->generation == catalog->generation &&
+	if (statement->plan != NULL && statement->generation == generation &&
 		statement->row_version == row_version)
 		return;
 
 	for (int i = 0; i < statement->nargs; i++)
 		argtypes[i] = OidIsValid(statement->argtypes[i]) ?
 			statement->argtypes[i] : catalog->status_type;
-	sql = expand_schema(statement->text);
+	sql = expand_schema(statement->text, catalog->schema);
 	if (statement->returns_row)
 		sql = psprintf("%s%s", sql,
 					   returning_clause(row_type, catalog->schema,
@@ -181,7 +186,8 @@ prepare(Statement *statement)
 	 * is rare.
 	 */
 	statement->plan = plan;
-	statement->generation = catalog->generation;
+	/* as of before we planned: a change meanwhile must not be lost */
+	statement->generation = generation;
 	statement->row_version = row_version;
 }
 

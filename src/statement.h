@@ -12,8 +12,8 @@
 
 #include "catalog.h"
 
-/* Enough for an UPDATE of all columns, see store_sql.c */
-#define STATEMENT_MAX_ARGS 18
+/* Enough for an UPDATE of all columns, and the key */
+#define STATEMENT_MAX_ARGS (COLUMN_COUNT + 1)
 
 /*
  * A statement and its plan.  In the text "@." stands for our schema and a dot,
@@ -40,7 +40,7 @@ extern void spi_open(void);
 extern void spi_close(void);
 extern void spi_utility(const char *command);
 extern ErrorData *in_subtransaction(void (*task) (void *), void *argument);
-extern char *expand_schema(const char *text);
+extern char *expand_schema(const char *text, const char *schema);
 extern void statement_run(Statement *statement, const Datum *values,
 						  const bool *nulls, bool read_only);
 extern Portal statement_open(Statement *statement, const Datum *values,

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "errors.h"
 #include "statement.h"
@@ -115,13 +116,18 @@ is_duplicate_upload_id(const ErrorData *error)
 static bool
 is_own_index_full(const ErrorData *error, const Session *session)
 {
-	/* the error of a value that does not even fit into a tuple names no index */
-	if (error->constraint_name == NULL)
-		return VARSIZE_ANY_EXHDR(session->path) > INDEXABLE_BYTES ||
-			(session->owner != NULL &&
-			 VARSIZE_ANY_EXHDR(session->owner) > INDEXABLE_BYTES);
-	return strcmp(error->constraint_name, "upload_session_path_idx") == 0 ||
-		strcmp(error->constraint_name, "upload_session_owner_idx") == 0;
+	if (error->table_name != NULL && error->constraint_name != NULL &&
+		strcmp(error->table_name, table_name(TABLE_SESSION)) == 0)
+		return strcmp(error->constraint_name, "upload_session_path_idx") == 0 ||
+			strcmp(error->constraint_name, "upload_session_owner_idx") == 0;
+
+	/*
+	 * In partitions the indexes have other names, and the error of a value that
+	 * does not even fit into a tuple names none.
+	 */
+	return VARSIZE_ANY_EXHDR(session->path) > INDEXABLE_BYTES ||
+		(session->owner != NULL &&
+		 VARSIZE_ANY_EXHDR(session->owner) > INDEXABLE_BYTES);
 }
 
 /*
@@ -161,7 +167,7 @@ report_insert_error(MemoryContext context, const Session *session)
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
 				 errmsg("path or owner of upload \"%s\" is too long for an index",
 						shown_text(session->upload_id)),
-				 errdetail_internal("%s", error->message),
+				 errdetail("The limit of an index was exceeded: %s.", error->message),
 				 errhint("Values of up to %d bytes always fit; longer ones only if they can be compressed.",
 						 INDEXABLE_BYTES)));
 	}

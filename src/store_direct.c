@@ -410,7 +410,7 @@ direct_insert(struct Store *store, Session *session)
 	fill_defaults(info, written);
 	ExecStoreVirtualTuple(written);
 	written->tts_tableOid = RelationGetRelid(store->rel);
-	if (!satisfies_constraints(info, written, ~((ColumnSet) 0)))
+	if (!satisfies_constraints(info, written, ALL_COLUMNS))
 		return false;
 
 	PushActiveSnapshot(GetTransactionSnapshot());

@@ -31,10 +31,6 @@
 #include "statement.h"
 #include "store_internal.h"
 
-/* The arguments of an UPDATE of all columns, and the key */
-StaticAssertDecl(COLUMN_COUNT + 1 <= STATEMENT_MAX_ARGS,
-				 "a statement takes an argument for every column");
-
 #define SELECT_BY_UPLOAD_ID \
 	"SELECT (this_session.*)::@.upload_session FROM @.upload_session AS this_session " \
 	"WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1"
@@ -105,6 +101,7 @@ sql_read(const text *upload_id, bool latest, Session *session)
 {
 	Datum		value = PointerGetDatum(upload_id);
 
+	/* read-only: with the calling query's snapshot */
 	statement_run(&read_one, &value, NULL, !latest);
 	return sql_fetch_row(session);
 }

@@ -157,9 +157,13 @@ scan_end(const SweepPass *pass, SweepScanKind kind)
 		case SCAN_EXPIRY:
 			return GetCurrentTimestamp();
 		case SCAN_PURGE:
-			/* not what is expired now, so that the pass ends */
+			/*
+			 * not what this pass itself has ended, or with a retention of 0 it
+			 * might never end
+			 */
 			return pass->start;
 		case SCAN_RECLAIMS:
+			Assert(reclaim_retention_setting >= 0);
 			return pass->start - reclaim_retention_setting * USECS_PER_SEC;
 	}
 	pg_unreachable();
@@ -171,28 +175,26 @@ sweep_row(void *argument)
 {
 	RowTask    *task = argument;
 	SweepCounts *done = &task->pass->done;
-	Store	   *store;
+	Store	   *store = task->kind == SCAN_RECLAIMS ? NULL :
+		store_open(RowExclusiveLock);
 
-	if (task->kind == SCAN_RECLAIMS)
+	switch (task->kind)
 	{
-		if (drop_reclaim(task->id, task->upload_id, task->due_at))
-			done->reclaims_dropped++;
-		return;
-	}
-	store = store_open(RowExclusiveLock);
-	switch (sweep_session(store, task->upload_id, task->kind == SCAN_EXPIRY,
-						  task->due_at))
-	{
-		case SWEEP_EXPIRED:
-			done->expired++;
+		case SCAN_EXPIRY:
+			if (expire_session(store, task->upload_id))
+				done->expired++;
 			break;
-		case SWEEP_PURGED:
-			done->purged++;
+		case SCAN_PURGE:
+			if (purge_session(store, task->upload_id, task->due_at))
+				done->purged++;
 			break;
-		case SWEEP_NOTHING:
+		case SCAN_RECLAIMS:
+			if (drop_reclaim(task->id, task->upload_id, task->due_at))
+				done->reclaims_dropped++;
 			break;
 	}
-	store_close(store);
+	if (store != NULL)
+		store_close(store);
 }
 
 /* Record that a row could not be swept, and why. */
@@ -201,7 +203,8 @@ record_failure(SweepPass *pass, const RowTask *task, const char *reason)
 {
 	char	   *what = task->upload_id == NULL ?
 		psprintf("row with id %lld", (long long) task->id) :
-		psprintf("upload \"%s\"", shown_text(task->upload_id));
+		psprintf(task->kind == SCAN_RECLAIMS ? "reclaim of upload \"%s\"" :
+				 "upload \"%s\"", shown_text(task->upload_id));
 
 	pass->failed++;
 	copy_clipped(pass->error, psprintf("%s: %s", what, reason),
@@ -320,10 +323,15 @@ run_batch(void *argument)
 	batch->until = DT_NOEND;
 	for (SweepScanKind kind = batch->first; kind <= batch->last; kind++)
 	{
-		TimestampTz due_at = scan_end(pass, kind);
+		TimestampTz due_at;
 
 		if (kind == SCAN_RECLAIMS && reclaim_retention_setting < 0)
+		{
+			/* they are kept forever */
 			pass->scans[kind].is_exhausted = true;
+			continue;
+		}
+		due_at = scan_end(pass, kind);
 		while (!pass->scans[kind].is_exhausted)
 		{
 			if (left <= 0 || pass->failed >= max_failed ||
@@ -343,7 +351,7 @@ void
 sweep_batch(SweepPass *pass, SweepScanKind first, SweepScanKind last,
 			int64 max_rows, int64 duration, void (*delay_point) (void))
 {
-	SweepPass  *before = palloc(sizeof(SweepPass));
+	const SweepPass before = *pass;
 	Batch		batch = {
 		.pass = pass,
 		.first = first,
@@ -363,7 +371,6 @@ sweep_batch(SweepPass *pass, SweepScanKind first, SweepScanKind last,
 					  GUC_ACTION_SAVE, true, 0, false);
 	set_config_option("enable_bitmapscan", "off", PGC_USERSET, PGC_S_SESSION,
 					  GUC_ACTION_SAVE, true, 0, false);
-	*before = *pass;
 	spi_open();
 	/*
 	 * Triggers that are deferred would fire when the worker is superuser again,
@@ -373,14 +380,13 @@ sweep_batch(SweepPass *pass, SweepScanKind first, SweepScanKind last,
 		spi_utility("SET CONSTRAINTS ALL IMMEDIATE");
 	if (in_subtransaction(run_batch, &batch) != NULL)
 	{
-		*pass = *before;
+		*pass = before;
 		batch.per_row = true;
 		run_batch(&batch);
 	}
 	spi_close();
 	/* also undo what triggers have set */
 	AtEOXact_GUC(false, guc_level);
-	pfree(before);
 }
 
 /* sweep_uploads(max_rows): sweep one batch, for servers without the worker. */
@@ -390,7 +396,7 @@ vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 	int64		max_rows = sweep_batch_size_setting;
 	SweepPass	pass;
 	Datum		values[3];
-	bool		nulls[3] = {false, false, false};
+	bool		nulls[3] = {0};
 
 	PreventCommandIfReadOnly("sweep_uploads()");
 	check_unknown_arguments(fcinfo, 1);
@@ -401,8 +407,8 @@ vali_blob_sweep_uploads(PG_FUNCTION_ARGS)
 	sweep_batch(&pass, SCAN_EXPIRY, SCAN_RECLAIMS, max_rows, 0, NULL);
 	if (pass.failed > 0)
 		ereport(WARNING,
-				(errmsg_plural("could not sweep %lld upload session",
-							   "could not sweep %lld upload sessions",
+				(errmsg_plural("could not sweep %lld row",
+							   "could not sweep %lld rows",
 							   (unsigned long) pass.failed,
 							   (long long) pass.failed),
 				 errdetail("The last error was: %s", pass.error)));

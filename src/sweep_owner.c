@@ -66,6 +66,8 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "lifecycle.h"
+#include "row.h"
 #include "sweep_owner.h"
 
 /* What is done to the rows of a table; a bit mask */
@@ -88,11 +90,6 @@ typedef struct SafetyCheck
 } SafetyCheck;
 
 static void add_table(SafetyCheck *check, Oid relid, int changes);
-
-/* The columns that expiry changes */
-static const char *const expiry_columns[] = {
-	"status", "updated_at", "expires_at"
-};
 
 /* Return the owner of a table. */
 static Oid
@@ -119,8 +116,16 @@ report_owners(Oid relid, Oid other)
 			 errhint("Give them to one role with ALTER TABLE ... OWNER TO.")));
 }
 
+/* Say how a sweep can do without a superuser's rights. */
+static int
+errhint_owner(void)
+{
+	return errhint("Make a role that is not a superuser the owner of tables \"%s\" and \"%s\".",
+				   table_name(TABLE_SESSION), table_name(TABLE_RECLAIM));
+}
+
 /*
- * Could a trigger run the code of an ordinary role?
+ * Could a trigger run the code of a role that is no superuser?
  *
  * It is not recorded who has created a trigger.  What its WHEN clause does cannot
  * be told from the functions that it names: ts_rewrite() runs any SQL,
@@ -177,9 +182,11 @@ expiry_changes_keys(Relation rel)
 	if (has_generated_columns(constr) ||
 		(rel->trigdesc != NULL && rel->trigdesc->trig_update_before_row))
 		return true;
-	for (int i = 0; i < (int) lengthof(expiry_columns); i++)
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
 	{
-		AttrNumber	attnum = get_attnum(RelationGetRelid(rel), expiry_columns[i]);
+		AttrNumber	attnum = (EXPIRY_COLUMNS & COLUMN_BIT(column)) == 0 ?
+			InvalidAttrNumber :
+			get_attnum(RelationGetRelid(rel), column_name(column));
 
 		if (attnum != InvalidAttrNumber &&
 			bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, keys))
@@ -199,12 +206,11 @@ check_owner_of_key(Oid relid, const Trigger *trigger)
 		if (!superuser_arg(table_owner(lfirst_oid(cell))))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("foreign key \"%s\" could run an ordinary role's code in a superuser's sweep",
+					 errmsg("foreign key \"%s\" is not safe in a sweep as superuser",
 							get_constraint_name(trigger->tgconstraint)),
-					 errdetail("Table \"%s\" does not belong to a superuser.",
+					 errdetail("Table \"%s\", which does not belong to a superuser, could run code of its owner.",
 							   get_rel_name(lfirst_oid(cell))),
-					 errhint("Make a role that is not a superuser the owner of tables \"%s\" and \"%s\".",
-							 table_name(TABLE_SESSION), table_name(TABLE_RECLAIM))));
+					 errhint_owner()));
 	}
 }
 
@@ -250,10 +256,10 @@ check_table(SafetyCheck *check, const ChangedTable *table)
 	if (has_rules)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("rules of table \"%s\" could run an ordinary role's code in a superuser's sweep",
+				 errmsg("rules of table \"%s\" are not safe in a sweep as superuser",
 						get_rel_name(table->relid)),
-				 errhint("Drop the rules, or make a role that is not a superuser the owner of tables \"%s\" and \"%s\".",
-						 table_name(TABLE_SESSION), table_name(TABLE_RECLAIM))));
+				 errdetail("They could change tables of roles that are no superusers."),
+				 errhint_owner()));
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		const Trigger *trigger = &triggers->triggers[i];
@@ -265,11 +271,10 @@ check_table(SafetyCheck *check, const ChangedTable *table)
 		else if (is_unsafe_trigger(trigger))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("trigger \"%s\" on table \"%s\" could run an ordinary role's code in a superuser's sweep",
+					 errmsg("trigger \"%s\" on table \"%s\" is not safe in a sweep as superuser",
 							trigger->tgname, get_rel_name(table->relid)),
 					 errdetail("It has a WHEN clause or arguments, or its function does not belong to a superuser."),
-					 errhint("Make a role that is not a superuser the owner of tables \"%s\" and \"%s\", or drop the trigger.",
-							 table_name(TABLE_SESSION), table_name(TABLE_RECLAIM))));
+					 errhint_owner()));
 	}
 }
 
@@ -353,12 +358,12 @@ Oid
 sweep_owner(void)
 {
 	const Catalog *catalog = catalog_get();
-	Oid			owner = table_owner(catalog->tables[0]);
+	Oid			owner = table_owner(catalog->tables[TABLE_SESSION]);
 
 	for (int i = 1; i < TABLE_COUNT; i++)
 	{
 		if (table_owner(catalog->tables[i]) != owner)
-			report_owners(catalog->tables[0], catalog->tables[i]);
+			report_owners(catalog->tables[TABLE_SESSION], catalog->tables[i]);
 	}
 	return owner;
 }

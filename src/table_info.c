@@ -197,7 +197,7 @@ satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 		CheckInfo  *check = &info->checks[i];
 
 		/* a new row has to satisfy those of added columns, too */
-		if (changed == ~((ColumnSet) 0) || check->attributes == NULL ||
+		if (changed == ALL_COLUMNS || check->attributes == NULL ||
 			bms_overlap(check->attributes, attributes))
 			satisfied = ExecCheck(prepared_expr(info, &check->expr),
 								  info->econtext);

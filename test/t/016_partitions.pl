@@ -62,6 +62,8 @@ is( $node->safe_psql(
 my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT start_upload('f', upload_id => 'new')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 like($stderr, qr/ERROR:  23505: upload "new" already exists\nDETAIL:  Key \(upload_id\)=\(new\) already exists\.\nHINT/, 'a duplicate is told as ever');
 unlike($stderr, qr/INSERT/, 'without our statement');
+is(sqlstate_of($node, q{SELECT start_upload('f', owner => (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) AS i))}), '22001',
+	'so is what does not fit into an index');
 is(sqlstate_of($node, q{SET vali_blob.row_access = direct; SELECT get_upload('new')}), '0A000', 'all of this is done by SQL');
 
 # Expiry and purge, across partitions and in the order of the deadlines.
