@@ -9,7 +9,8 @@
  *
  * A backend caches what it has found until an invalidation of our tables, of
  * any schema or of any function (DROP EXTENSION, ALTER SCHEMA ... RENAME,
- * REVOKE ... ON FUNCTION).
+ * REVOKE ... ON FUNCTION), or of any role, membership or owner of a database,
+ * which the privileges on our tables depend on.
  *
  *-------------------------------------------------------------------------
  */
@@ -86,7 +87,7 @@ relation_callback(Datum arg pg_attribute_unused(), Oid relid)
 	}
 }
 
-/* System cache callback: a schema or a function has changed. */
+/* System cache callback: a schema, a function or a role has changed. */
 static void
 syscache_callback(Datum arg pg_attribute_unused(),
 				  int cache_id pg_attribute_unused(),
@@ -99,13 +100,16 @@ syscache_callback(Datum arg pg_attribute_unused(),
 static void
 register_callbacks(void)
 {
+	static const int syscaches[] = {
+		NAMESPACEOID, PROCOID, AUTHOID, AUTHMEMROLEMEM, DATABASEOID
+	};
 	static bool registered = false;
 
 	if (registered)
 		return;
 	CacheRegisterRelcacheCallback(relation_callback, (Datum) 0);
-	CacheRegisterSyscacheCallback(NAMESPACEOID, syscache_callback, (Datum) 0);
-	CacheRegisterSyscacheCallback(PROCOID, syscache_callback, (Datum) 0);
+	for (int i = 0; i < (int) lengthof(syscaches); i++)
+		CacheRegisterSyscacheCallback(syscaches[i], syscache_callback, (Datum) 0);
 	registered = true;
 }
 

@@ -76,18 +76,42 @@
 static bool
 may_access(Relation rel, AclMode mode)
 {
+	/* what was found last: the privileges that a user has on a table */
+	static struct
+	{
+		Oid			user;
+		Oid			relid;
+		uint64		valid_for;	/* catalog_invalidations() */
+		AclMode		mode;
+	}			cache;
+
 	/* a module that checks permissions, for auditing for example, needs SQL */
 	if (ExecutorCheckPerms_hook != NULL)
 		return false;
+
+	if (cache.valid_for != catalog_invalidations() ||
+		cache.user != GetUserId() || cache.relid != RelationGetRelid(rel))
+	{
+		cache.user = GetUserId();
+		cache.relid = RelationGetRelid(rel);
+		/* as of before we look: an invalidation meanwhile must not be lost */
+		cache.valid_for = catalog_invalidations();
+		cache.mode = 0;
+	}
+	if ((cache.mode & mode) == mode)
+		return true;
 
 	/*
 	 * Nobody else has checked USAGE on the schema if our function was called
 	 * through a view, or a function, in another schema.
 	 */
-	return object_aclcheck(NamespaceRelationId, RelationGetNamespace(rel),
-						   GetUserId(), ACL_USAGE) == ACLCHECK_OK &&
+	if (object_aclcheck(NamespaceRelationId, RelationGetNamespace(rel),
+						GetUserId(), ACL_USAGE) != ACLCHECK_OK ||
 		pg_class_aclmask(RelationGetRelid(rel), GetUserId(), mode,
-						 ACLMASK_ALL) == mode;
+						 ACLMASK_ALL) != mode)
+		return false;
+	cache.mode |= mode;
+	return true;
 }
 
 /* Open the table, if the fast path can be used. */

@@ -78,6 +78,21 @@ SELECT is(pg_temp.raised_as('caller', format(statement, pg_temp.upload('live')))
   FROM (VALUES ('SELECT get_upload(%L)', 'is allowed'), ('SELECT try_advance_upload(%L, 40, 1)', '42501'), ('SELECT try_advance_upload(%L, 0, 1)', '42501'))
 	AS x (statement, code);
 
+-- What a role may do changes with its memberships and attributes at once, also for a backend that has seen them before.
+SELECT format('SELECT try_advance_upload(%L, 40, 1)', pg_temp.upload('live')) AS chunk \gset
+GRANT "vali ""blob"" client" TO "vali ""blob"" caller";
+SELECT is(pg_temp.raised_as('caller', :'chunk'), 'is allowed', 'a member of a role that may write a chunk');
+REVOKE "vali ""blob"" client" FROM "vali ""blob"" caller";
+SELECT is(pg_temp.raised_as('caller', :'chunk'), '42501', 'no longer a member');
+ALTER ROLE "vali ""blob"" caller" SUPERUSER;
+SELECT is(pg_temp.raised_as('caller', :'chunk'), 'is allowed', 'a superuser');
+ALTER ROLE "vali ""blob"" caller" NOSUPERUSER;
+SELECT is(pg_temp.raised_as('caller', :'chunk'), '42501', 'no longer a superuser');
+GRANT UPDATE ON upload_session TO "vali ""blob"" caller";
+SELECT is(pg_temp.raised_as('caller', :'chunk'), 'is allowed', 'with UPDATE');
+REVOKE UPDATE ON upload_session FROM "vali ""blob"" caller";
+SELECT is(pg_temp.raised_as('caller', :'chunk'), '42501', 'without it');
+
 -- Several calls of one statement share its memory.
 SELECT is(format('%s %s %s', before, between, after), 'BEFORE BETWEEN AFTER', 'what a statement has made before and after these calls stays what it is')
   FROM (SELECT upper('before') AS before, grant_upload_access('vali "blob" stranger'), upper('between') AS between,
