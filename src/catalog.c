@@ -25,6 +25,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -275,14 +276,15 @@ open_extension_table(ExtensionTable table, LOCKMODE lockmode)
 	for (;;)
 	{
 		Oid			relid = catalog_get()->tables[table];
-		Relation	rel = try_table_open(relid, lockmode);
 
-		if (rel == NULL)
-			invalidations++;	/* have the objects looked up again */
-		else if (catalog_get()->tables[table] == relid)
-			return rel;
-		else
-			table_close(rel, lockmode);
+		/*
+		 * Once we have the lock, we know of all that was done to the table
+		 * before, its being dropped included.
+		 */
+		LockRelationOid(relid, lockmode);
+		if (catalog_get()->tables[table] == relid)
+			return table_open(relid, NoLock);
+		UnlockRelationOid(relid, lockmode);
 		CHECK_FOR_INTERRUPTS();
 	}
 }
