@@ -49,16 +49,6 @@ typedef struct Listing
 	Datum		values[5];
 } Listing;
 
-/* Put a session's row into a function's result, as readers are to see it. */
-static void
-put_session(ReturnSetInfo *rsinfo, const Session *session, Datum row, TimestampTz now)
-{
-	SessionStatus status = session_shown_status(session, now);
-
-	put_row(rsinfo, status == session->status ? row :
-			row_with_status(row, status));
-}
-
 /* get_upload(upload_id, owner): one session, if it is there. */
 Datum
 vali_blob_get_upload(PG_FUNCTION_ARGS)
@@ -71,12 +61,12 @@ vali_blob_get_upload(PG_FUNCTION_ARGS)
 	check_unknown_arguments(fcinfo, 2);
 	upload_id = required_text(fcinfo, 0, "upload_id");
 	owner = optional_owner(fcinfo, 1, upload_id);
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo);
 	store = store_open(AccessShareLock);
 	if (store_read(store, upload_id, &session) &&
 		session_belongs_to(&session, owner))
-		put_session((ReturnSetInfo *) fcinfo->resultinfo, &session,
-					store_row(store, &session), GetCurrentTimestamp());
+		store_put_row(store, (ReturnSetInfo *) fcinfo->resultinfo, &session,
+					  session_shown_status(&session, GetCurrentTimestamp()));
 	store_close(store);
 	return (Datum) 0;
 }
@@ -96,7 +86,7 @@ put_sessions(ReturnSetInfo *rsinfo, Portal portal, const text *owner,
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (session_belongs_to(&session, owner))
-			put_session(rsinfo, &session, session.row, now);
+			put_session(rsinfo, &session, session_shown_status(&session, now));
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(caller);
@@ -116,7 +106,7 @@ vali_blob_get_uploads(PG_FUNCTION_ARGS)
 	require_not_null(fcinfo, 0, "upload_ids", "Pass an array of upload ids.");
 	ids = PG_GETARG_DATUM(0);
 
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo);
 	spi_open();
 	put_sessions((ReturnSetInfo *) fcinfo->resultinfo,
 				 statement_open(&read_many, &ids, true), owner,
@@ -232,7 +222,7 @@ vali_blob_list_uploads(PG_FUNCTION_ARGS)
 	appendStringInfo(&listing.query, " ORDER BY this_session.id DESC LIMIT %d",
 					 max_rows);
 
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo);
 	spi_open();
 	portal = SPI_cursor_open_with_args(NULL, expand_schema(listing.query.data,
 													 catalog_get()->schema),

@@ -15,6 +15,7 @@
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -347,7 +348,7 @@ row_to_session(Datum row, Session *session)
 }
 
 /* Copy a row, with another status than the stored one. */
-Datum
+static Datum
 row_with_status(Datum row, SessionStatus status)
 {
 	OpenRow		open = open_row(row);
@@ -363,6 +364,57 @@ row_with_status(Datum row, SessionStatus status)
 	return result;
 }
 
+/*
+ * Prepare to return rows of upload_session as a set, as InitMaterializedSRF()
+ * does.  It would copy the row type with all defaults and constraints, which
+ * costs more than most of what it takes to fetch a session.  So the executor is
+ * told what the rows are, if it must be, when there are some.
+ */
+void
+begin_rows(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext caller;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("set-valued function called in context that cannot accept a set")));
+	caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult = tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0,
+											  false, work_mem);
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Must the executor check whether rows fit what the query expects?  It must if
+ * they are of another table than the function was created for, or if a column's
+ * type was changed since the query began.  Columns that were added or dropped
+ * do no harm, since all others stay where they are, but the executor would
+ * refuse them.
+ */
+static bool
+is_unexpected_type(TupleDesc desc, TupleDesc expected)
+{
+	if (expected == NULL || desc->tdtypeid != expected->tdtypeid)
+		return true;
+	for (int i = 0; i < Min(desc->natts, expected->natts); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Form_pg_attribute wanted = TupleDescAttr(expected, i);
+
+		/* a dropped one keeps its storage, but it may have got another before */
+		if (att->attlen != wanted->attlen ||
+			att->attalign != wanted->attalign ||
+			(att->atttypid != wanted->atttypid &&
+			 !att->attisdropped && !wanted->attisdropped))
+			return true;
+	}
+	return false;
+}
+
 /* Put a row into the result of a function that returns a set. */
 void
 put_row(ReturnSetInfo *rsinfo, Datum row)
@@ -373,19 +425,60 @@ put_row(ReturnSetInfo *rsinfo, Datum row)
 		.t_data = header,
 	};
 
-	/*
-	 * If the table is not the one that the function was created for, tell the
-	 * executor what the rows really are; it checks whether they fit.
-	 */
-	if (HeapTupleHeaderGetTypeId(header) != rsinfo->setDesc->tdtypeid)
+	if (rsinfo->setDesc == NULL ||
+		HeapTupleHeaderGetTypeId(header) != rsinfo->setDesc->tdtypeid)
 	{
 		MemoryContext caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+		TupleDesc	desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
+													   HeapTupleHeaderGetTypMod(header));
 
-		rsinfo->setDesc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
-													  HeapTupleHeaderGetTypMod(header));
+		rsinfo->setDesc = is_unexpected_type(desc, rsinfo->expectedDesc) ?
+			desc : CreateTupleDescCopy(rsinfo->expectedDesc);
 		MemoryContextSwitchTo(caller);
 	}
 	tuplestore_puttuple(rsinfo->setResult, &tuple);
+}
+
+/* Put the row of a session that came through SQL, with the status to be shown. */
+void
+put_session(ReturnSetInfo *rsinfo, const Session *session, SessionStatus status)
+{
+	put_row(rsinfo, status == session->status ? session->row :
+			row_with_status(session->row, status));
+}
+
+/* Put the row of a session that is in a slot, with the status to be shown. */
+void
+put_slot(ReturnSetInfo *rsinfo, TupleTableSlot *slot, const Session *session,
+		 SessionStatus status)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	Datum	   *values;
+
+	Assert(TTS_IS_BUFFERTUPLE(slot));
+	if (is_unexpected_type(desc, rsinfo->expectedDesc))
+	{
+		MemoryContext caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+
+		/* a copy, as ours goes away with the slot */
+		rsinfo->setDesc = CreateTupleDescCopy(desc);
+		MemoryContextSwitchTo(caller);
+	}
+
+	/* the stored tuple may lack columns that were added after it */
+	if (status == session->status &&
+		HeapTupleHeaderGetNatts(ExecFetchSlotHeapTuple(slot, false, NULL)->t_data) == desc->natts)
+	{
+		tuplestore_puttupleslot(rsinfo->setResult, slot);
+		return;
+	}
+
+	slot_getallattrs(slot);
+	values = palloc(desc->natts * sizeof(Datum));
+	memcpy(values, slot->tts_values, desc->natts * sizeof(Datum));
+	if (status != session->status)
+		values[find_column(desc, COLUMN_STATUS)] = status_to_datum(status);
+	tuplestore_putvalues(rsinfo->setResult, desc, values, slot->tts_isnull);
 }
 
 /*

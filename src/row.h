@@ -35,8 +35,12 @@ extern int	session_values(const Session *session, ColumnSet columns,
 						   Datum *values, bool *nulls);
 extern void row_to_session(Datum row, Session *session);
 
-extern Datum row_with_status(Datum row, SessionStatus status);
+extern void begin_rows(FunctionCallInfo fcinfo);
 extern void put_row(ReturnSetInfo *rsinfo, Datum row);
+extern void put_session(ReturnSetInfo *rsinfo, const Session *session,
+						SessionStatus status);
+extern void put_slot(ReturnSetInfo *rsinfo, TupleTableSlot *slot,
+					 const Session *session, SessionStatus status);
 extern Datum return_row(FunctionCallInfo fcinfo, Datum row);
 extern Datum return_columns(FunctionCallInfo fcinfo, const Datum *values,
 							const bool *nulls, int count);

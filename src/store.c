@@ -15,6 +15,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "errors.h"
+#include "row.h"
 #include "statement.h"
 #include "store.h"
 #include "store_internal.h"
@@ -222,6 +223,17 @@ store_row(Store *store, const Session *session)
 	/* only SQL has it as a composite value already */
 	Assert(session->row != (Datum) 0 || store->rel != NULL);
 	return session->row != (Datum) 0 ? session->row : direct_row(store);
+}
+
+/* Put the row of a session that was read into a result. */
+void
+store_put_row(Store *store, ReturnSetInfo *rsinfo, const Session *session,
+			  SessionStatus status)
+{
+	if (session->row != (Datum) 0)
+		put_session(rsinfo, session, status);
+	else
+		put_slot(rsinfo, store->found, session, status);
 }
 
 /* Fetch the next session from a cursor. */

@@ -15,6 +15,7 @@
 #ifndef VALI_BLOB_STORE_H
 #define VALI_BLOB_STORE_H
 
+#include "nodes/execnodes.h"
 #include "storage/lockdefs.h"
 #include "utils/portal.h"
 
@@ -51,6 +52,10 @@ extern void store_delete(Store *store, const Session *session);
 
 /* Return the row of a session that was read, locked or written last. */
 extern Datum store_row(Store *store, const Session *session);
+
+/* Put the row of a session that was read into a result, with that status. */
+extern void store_put_row(Store *store, ReturnSetInfo *rsinfo,
+						  const Session *session, SessionStatus status);
 
 /* Fetch a session from a cursor on rows of upload_session; false at its end. */
 extern bool store_fetch(Portal portal, Session *session);

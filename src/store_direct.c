@@ -136,8 +136,6 @@ direct_open(struct Store *store, LOCKMODE lockmode)
 	{
 		store->rel = rel;
 		store->found = table_slot_create(rel, NULL);
-		store->written = MakeSingleTupleTableSlot(RelationGetDescr(rel),
-												  &TTSOpsVirtual);
 		return;
 	}
 	if (row_access_setting == ROW_ACCESS_DIRECT)
@@ -156,7 +154,8 @@ direct_close(struct Store *store)
 {
 	if (store->rel == NULL)
 		return;
-	ExecDropSingleTupleTableSlot(store->written);
+	if (store->written != NULL)
+		ExecDropSingleTupleTableSlot(store->written);
 	ExecDropSingleTupleTableSlot(store->found);
 	table_close(store->rel, NoLock);
 }
@@ -256,7 +255,8 @@ find_row(struct Store *store, const TableInfo *info, const text *upload_id,
 	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   index->rd_indcollation[0], F_TEXTEQ,
 						   PointerGetDatum(upload_id));
-	ExecClearTuple(store->written);
+	if (store->written != NULL)
+		ExecClearTuple(store->written);
 	ExecClearTuple(store->found);
 	scan = begin_index_scan(store->rel, index, snapshot, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
@@ -274,17 +274,13 @@ find_row(struct Store *store, const TableInfo *info, const text *upload_id,
 	return found;
 }
 
-/* Fill a Session from the row found; does it still have that upload_id? */
-static bool
-found_to_session(struct Store *store, const TableInfo *info, const text *upload_id,
-				 Session *session)
+/* Fill a Session from the row found. */
+static void
+found_to_session(struct Store *store, const TableInfo *info, Session *session)
 {
 	slot_getallattrs(store->found);
 	values_to_session(store->found->tts_values, store->found->tts_isnull,
 					  info->map, session);
-	return DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
-												PointerGetDatum(session->upload_id),
-												PointerGetDatum(upload_id)));
 }
 
 /* Find a session as the calling query sees it. */
@@ -293,9 +289,11 @@ direct_read(struct Store *store, const text *upload_id, Session *session)
 {
 	const TableInfo *info = usable_table(store);
 
-	return info != NULL &&
-		find_row(store, info, upload_id, GetActiveSnapshot()) &&
-		found_to_session(store, info, upload_id, session);
+	if (info == NULL ||
+		!find_row(store, info, upload_id, GetActiveSnapshot()))
+		return false;
+	found_to_session(store, info, session);
+	return true;
 }
 
 /* Lock the newest version of the row found, as SELECT ... FOR UPDATE does. */
@@ -344,13 +342,34 @@ direct_lock(struct Store *store, const text *upload_id, LockWait wait,
 		lock_found_row(store, wait);
 	PopActiveSnapshot();
 
+	if (!store->is_locked)
+		return false;
+	found_to_session(store, info, session);
 	/* the newest version may have been given another upload_id */
-	if (store->is_locked)
-		store->is_locked = found_to_session(store, info, upload_id, session);
+	store->is_locked =
+		DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
+											 PointerGetDatum(session->upload_id),
+											 PointerGetDatum(upload_id)));
 	return store->is_locked;
 }
 
 /* ---------- writing ---------- */
+
+/* Return the slot for a new version, empty; most calls do not write any. */
+static TupleTableSlot *
+empty_written_slot(struct Store *store)
+{
+	if (store->written == NULL)
+	{
+		/* it lives as long as the store; the caller may be in a shorter context */
+		MemoryContext caller = MemoryContextSwitchTo(GetMemoryChunkContext(store));
+
+		store->written = MakeSingleTupleTableSlot(RelationGetDescr(store->rel),
+												  &TTSOpsVirtual);
+		MemoryContextSwitchTo(caller);
+	}
+	return ExecClearTuple(store->written);
+}
 
 /* Form the new version of the locked row. */
 static void
@@ -358,9 +377,8 @@ form_new_version(struct Store *store, const TableInfo *info, const Session *sess
 {
 	TupleDesc	desc = RelationGetDescr(store->rel);
 	TupleTableSlot *found = store->found;
-	TupleTableSlot *written = store->written;
+	TupleTableSlot *written = empty_written_slot(store);
 
-	ExecClearTuple(written);
 	memcpy(written->tts_values, found->tts_values, desc->natts * sizeof(Datum));
 	/* as the executor does, do not carry values of dropped columns on */
 	for (int i = 0; i < desc->natts; i++)
@@ -414,13 +432,13 @@ direct_insert(struct Store *store, Session *session)
 {
 	const TableInfo *info = usable_table(store);
 	ColumnSet	inserted = column_set(COLUMN_INSERTED);
-	TupleTableSlot *written = store->written;
+	TupleTableSlot *written;
 
 	if (info == NULL || !info->can_insert ||
 		!may_access(store->rel, ACL_SELECT | ACL_INSERT))
 		return false;
 
-	ExecClearTuple(written);
+	written = empty_written_slot(store);
 	memset(written->tts_isnull, true,
 		   RelationGetDescr(store->rel)->natts * sizeof(bool));
 	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
@@ -509,7 +527,7 @@ direct_update(struct Store *store, Session *session)
 Datum
 direct_row(struct Store *store)
 {
-	TupleTableSlot *slot = TTS_EMPTY(store->written) ?
+	TupleTableSlot *slot = store->written == NULL || TTS_EMPTY(store->written) ?
 		store->found : store->written;
 
 	slot_getallattrs(slot);

@@ -22,7 +22,7 @@ struct Store
 	Relation	rel;			/* NULL if it cannot be used */
 	TupleTableSlot *found;		/* the row that was found */
 	bool		is_locked;		/* that one is, and not written since */
-	TupleTableSlot *written;	/* its new version */
+	TupleTableSlot *written;	/* its new version; NULL or empty: none */
 };
 
 /* store_direct.c; false if nothing was done, and must be through SQL */
