@@ -151,20 +151,20 @@ CREATE INDEX upload_reclaim_due_idx
 CREATE INDEX upload_reclaim_enqueued_at_idx
     ON upload_reclaim (enqueued_at, id);
 
-COMMENT ON TABLE upload_reclaim IS 'queue of what dead uploads have left in storage, for the application to free';
+COMMENT ON TABLE upload_reclaim IS 'queue of orphaned storage: what aborted and expired uploads have left, for the application to free';
 COMMENT ON COLUMN upload_reclaim.id IS 'what finish_reclaim() and fail_reclaim() take';
-COMMENT ON COLUMN upload_reclaim.upload_id IS 'the dead session''s upload_id';
-COMMENT ON COLUMN upload_reclaim.owner IS 'the dead session''s owner';
-COMMENT ON COLUMN upload_reclaim.bucket IS 'the dead session''s bucket';
-COMMENT ON COLUMN upload_reclaim.path IS 'the dead session''s path';
+COMMENT ON COLUMN upload_reclaim.upload_id IS 'the session''s upload_id';
+COMMENT ON COLUMN upload_reclaim.owner IS 'the session''s owner';
+COMMENT ON COLUMN upload_reclaim.bucket IS 'the session''s bucket';
+COMMENT ON COLUMN upload_reclaim.path IS 'the session''s path';
 COMMENT ON COLUMN upload_reclaim.provider_data IS 'the storage provider''s ids of what is to be freed';
-COMMENT ON COLUMN upload_reclaim.reason IS 'how the session died: aborted or expired';
-COMMENT ON COLUMN upload_reclaim.enqueued_at IS 'when it died';
+COMMENT ON COLUMN upload_reclaim.reason IS 'how the session ended: aborted or expired';
+COMMENT ON COLUMN upload_reclaim.enqueued_at IS 'when the session ended';
 COMMENT ON COLUMN upload_reclaim.attempts IS 'how often freeing has failed';
 COMMENT ON COLUMN upload_reclaim.claimed_until IS 'not handed out before then; null: never claimed';
 COMMENT ON COLUMN upload_reclaim.last_error IS 'what fail_reclaim() was last given';
 COMMENT ON INDEX upload_reclaim_due_idx IS 'the order in which rows are claimed';
-COMMENT ON INDEX upload_reclaim_enqueued_at_idx IS 'what the sweep walks: rows past their retention';
+COMMENT ON INDEX upload_reclaim_enqueued_at_idx IS 'what a sweep scans: rows past their retention';
 
 -- pg_dump keeps the rows of these tables, and where their ids go on
 SELECT pg_catalog.pg_extension_config_dump('upload_session', '');
@@ -391,7 +391,7 @@ RETURNS boolean
 AS 'MODULE_PATHNAME', 'vali_blob_start_sweeper'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION start_sweeper() IS
-'start the background sweeper on a server that has not preloaded it; false if it is running already';
+'start the launcher on a server that has not preloaded it; false if it is already running';
 REVOKE ALL ON FUNCTION start_sweeper() FROM PUBLIC;
 
 CREATE FUNCTION sweeper_status(
@@ -409,7 +409,7 @@ CREATE FUNCTION sweeper_status(
 AS 'MODULE_PATHNAME', 'vali_blob_sweeper_status'
 LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION sweeper_status() IS
-'how the background sweeper is, and what it did in this database since the server was started';
+'whether the launcher is running, and what was swept in this database since the server was started';
 REVOKE ALL ON FUNCTION sweeper_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION sweeper_status() TO pg_monitor;
 

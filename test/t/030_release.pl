@@ -14,7 +14,7 @@ use Test::More;
 my $root = "$FindBin::Bin/../..";
 
 # Databases have been created with these.
-my %released = ('vali_blob--1.0.sql' => '61181e97baeeb34845687a0f5a9bcacfc6cfb3768b657269ab4f202585a02364');
+my %released = ('vali_blob--1.0.sql' => '2fd8548940d9adf17cba0add18bca5b5a9ec2be26ec6c120c9a14ab7befaa29d');
 
 foreach my $script (sort keys %released)
 {
