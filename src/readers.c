@@ -115,16 +115,18 @@ vali_blob_get_uploads(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Add a condition to a listing; "%d" in it is the number of its parameter. */
+/* Add a condition to a listing: "before", the parameter, "after". */
 static void
-add_condition(Listing *listing, const char *condition, Oid type, Datum value)
+add_condition(Listing *listing, const char *before, const char *after,
+			  Oid type, Datum value)
 {
+	Assert(listing->nargs < (int) lengthof(listing->values));
 	listing->argtypes[listing->nargs] = type;
 	listing->values[listing->nargs] = value;
 	listing->nargs++;
 	appendStringInfoString(&listing->query,
 						   listing->nargs == 1 ? " WHERE " : " AND ");
-	appendStringInfo(&listing->query, condition, listing->nargs);
+	appendStringInfo(&listing->query, "%s$%d%s", before, listing->nargs, after);
 }
 
 /*
@@ -134,35 +136,35 @@ add_condition(Listing *listing, const char *condition, Oid type, Datum value)
 static void
 add_status_condition(Listing *listing, Datum shown, TimestampTz now)
 {
-	const char *condition;
+	const char *before;
 
 	switch (status_from_datum(shown))
 	{
 		case STATUS_EXPIRED:
-			condition = "(this_session.status OPERATOR(pg_catalog.=) 'expired' "
+			before = "(this_session.status OPERATOR(pg_catalog.=) 'expired' "
 				"OR (this_session.status OPERATOR(pg_catalog.=) 'pending' "
 				"OR this_session.status OPERATOR(pg_catalog.=) 'in_progress') "
-				"AND this_session.expires_at OPERATOR(pg_catalog.<=) $%d)";
+				"AND this_session.expires_at OPERATOR(pg_catalog.<=) ";
 			break;
 		case STATUS_PENDING:
-			condition = "this_session.status OPERATOR(pg_catalog.=) 'pending' "
-				"AND (this_session.expires_at OPERATOR(pg_catalog.>) $%d "
-				"OR this_session.expires_at IS NULL)";
+			before = "this_session.status OPERATOR(pg_catalog.=) 'pending' "
+				"AND (this_session.expires_at IS NULL "
+				"OR this_session.expires_at OPERATOR(pg_catalog.>) ";
 			break;
 		case STATUS_IN_PROGRESS:
-			condition = "this_session.status OPERATOR(pg_catalog.=) 'in_progress' "
-				"AND (this_session.expires_at OPERATOR(pg_catalog.>) $%d "
-				"OR this_session.expires_at IS NULL)";
+			before = "this_session.status OPERATOR(pg_catalog.=) 'in_progress' "
+				"AND (this_session.expires_at IS NULL "
+				"OR this_session.expires_at OPERATOR(pg_catalog.>) ";
 			break;
 		default:
-			add_condition(listing, "this_session.status OPERATOR(pg_catalog.=) $%d",
+			add_condition(listing, "this_session.status OPERATOR(pg_catalog.=) ", "",
 						  catalog_get()->status_type, shown);
 			return;
 	}
-	add_condition(listing, condition, TIMESTAMPTZOID, TimestampTzGetDatum(now));
+	add_condition(listing, before, ")", TIMESTAMPTZOID, TimestampTzGetDatum(now));
 }
 
-/* Return the time before which a session that is idle now was last active. */
+/* Return now minus idle_for. */
 static TimestampTz
 idle_since(const Interval *idle_for, TimestampTz now)
 {
@@ -179,19 +181,19 @@ collect_conditions(FunctionCallInfo fcinfo, text *owner, TimestampTz now,
 				   Listing *listing)
 {
 	if (owner != NULL)
-		add_condition(listing, "this_session.owner OPERATOR(pg_catalog.=) $%d",
+		add_condition(listing, "this_session.owner OPERATOR(pg_catalog.=) ", "",
 					  TEXTOID, PointerGetDatum(owner));
 	if (!PG_ARGISNULL(1))
-		add_condition(listing, "this_session.path OPERATOR(pg_catalog.^@) $%d",
+		add_condition(listing, "this_session.path OPERATOR(pg_catalog.^@) ", "",
 					  TEXTOID, PG_GETARG_DATUM(1));
 	if (!PG_ARGISNULL(2))
 		add_status_condition(listing, PG_GETARG_DATUM(2), now);
 	if (!PG_ARGISNULL(3))
-		add_condition(listing, "this_session.updated_at OPERATOR(pg_catalog.<=) $%d",
+		add_condition(listing, "this_session.updated_at OPERATOR(pg_catalog.<=) ", "",
 					  TIMESTAMPTZOID,
 					  TimestampTzGetDatum(idle_since(PG_GETARG_INTERVAL_P(3), now)));
 	if (!PG_ARGISNULL(5))
-		add_condition(listing, "this_session.id OPERATOR(pg_catalog.<) $%d",
+		add_condition(listing, "this_session.id OPERATOR(pg_catalog.<) ", "",
 					  INT8OID, PG_GETARG_DATUM(5));
 }
 

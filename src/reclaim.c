@@ -68,14 +68,20 @@ static Statement select_due_reclaims = {
 	.many_rows = true,
 };
 
+/*
+ * The row with a key, if it fulfills a condition still and is not locked.  Only a
+ * SELECT can skip a locked row.
+ */
+#define WHERE_KEY_AND(condition) \
+	"WHERE (r.id, r.upload_id) OPERATOR(pg_catalog.=) (" \
+	"SELECT q.id, q.upload_id FROM @.upload_reclaim AS q " \
+	"WHERE q.id OPERATOR(pg_catalog.=) $1 " \
+	"AND q.upload_id OPERATOR(pg_catalog.=) $2 " \
+	"AND " condition " LIMIT 1 FOR UPDATE SKIP LOCKED)"
+
 static Statement claim_reclaim = {
 	.text = "UPDATE @.upload_reclaim AS r SET claimed_until = $4 "
-	"WHERE (r.id, r.upload_id) OPERATOR(pg_catalog.=) ("
-	"SELECT q.id, q.upload_id FROM @.upload_reclaim AS q "
-	"WHERE q.id OPERATOR(pg_catalog.=) $1 "
-	"AND q.upload_id OPERATOR(pg_catalog.=) $2 "
-	"AND " DUE_AT " OPERATOR(pg_catalog.<=) $3 "
-	"LIMIT 1 FOR UPDATE SKIP LOCKED)",
+	WHERE_KEY_AND(DUE_AT " OPERATOR(pg_catalog.<=) $3"),
 	.nargs = 4,
 	.argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
 	.returns_row = true, .table = TABLE_RECLAIM,
@@ -101,12 +107,7 @@ static Statement delay_reclaim = {
 
 static Statement drop_old_reclaim = {
 	.text = "DELETE FROM @.upload_reclaim AS r "
-	"WHERE (r.id, r.upload_id) OPERATOR(pg_catalog.=) ("
-	"SELECT q.id, q.upload_id FROM @.upload_reclaim AS q "
-	"WHERE q.id OPERATOR(pg_catalog.=) $1 "
-	"AND q.upload_id OPERATOR(pg_catalog.=) $2 "
-	"AND q.enqueued_at OPERATOR(pg_catalog.<=) $3 "
-	"LIMIT 1 FOR UPDATE SKIP LOCKED)",
+	WHERE_KEY_AND("q.enqueued_at OPERATOR(pg_catalog.<=) $3"),
 	.nargs = 3, .argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID},
 };
 

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * row.c
- *		The columns of upload_session, and the way between a row and a
- *		Session.
+ *		The columns of upload_session, and conversion between rows and
+ *		Sessions.
  *
  * Columns are found by name in the row's own type, so that an administrator, or
  * a later version of the extension, may add columns to the table and drop them
@@ -36,9 +36,14 @@ typedef enum ColumnKind
 	KIND_STATUS
 } ColumnKind;
 
-/* Their types, in that order; InvalidOid stands for upload_status. */
+/* Their types; InvalidOid stands for upload_status. */
 static const Oid kind_types[] = {
-	INT8OID, TEXTOID, JSONBOID, INTERVALOID, TIMESTAMPTZOID, InvalidOid
+	[KIND_INT8] = INT8OID,
+	[KIND_TEXT] = TEXTOID,
+	[KIND_JSON] = JSONBOID,
+	[KIND_INTERVAL] = INTERVALOID,
+	[KIND_TIMESTAMPTZ] = TIMESTAMPTZOID,
+	[KIND_STATUS] = InvalidOid,
 };
 
 StaticAssertDecl(lengthof(kind_types) == KIND_STATUS + 1,
@@ -174,8 +179,9 @@ find_columns(TupleDesc desc, int *map)
 }
 
 /*
- * Return where the columns are in a row that came through SQL.  The map is kept
- * for the row type seen last, of which the type cache numbers every version.
+ * Return where the columns are in a row that came through SQL.  The map is
+ * cached for the row type seen last; assign_record_type_identifier() returns a
+ * new number whenever a row type changes.
  */
 static const int *
 row_type_map(Oid row_type, int32 typmod, TupleDesc desc)

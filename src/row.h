@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * row.h
- *		The columns of upload_session, and the way between a row and a
- *		Session.
+ *		The columns of upload_session, and conversion between rows and
+ *		Sessions.
  *
  *-------------------------------------------------------------------------
  */

@@ -227,6 +227,7 @@ fetch_version(struct Store *store, ItemPointer tid, Snapshot snapshot, bool *all
 	bool		found = find_version(rel, buffer, *tid, snapshot, version,
 									 all_dead, &has_room);
 
+	Assert(TTS_IS_BUFFERTUPLE(store->found));
 	if (!has_room)
 	{
 		prune_page(rel, buffer);
@@ -455,14 +456,21 @@ direct_insert(struct Store *store, Session *session)
 	if (!satisfies_constraints(info, written, ALL_COLUMNS))
 		return false;
 
+	/*
+	 * Index expressions may run the code of a user, after which what we know of
+	 * the table, and the defaults in its memory, may be gone.
+	 */
+	ExecMaterializeSlot(written);
+	values_to_session(written->tts_values, written->tts_isnull, info->map,
+					  session);
+
+	/* for what is toasted, and for index expressions */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	simple_table_tuple_insert(store->rel, written);
 	insert_index_entries(store->rel, written, false, false);
 	PopActiveSnapshot();
 	/* let the rest of the transaction see it */
 	CommandCounterIncrement();
-	values_to_session(written->tts_values, written->tts_isnull, info->map,
-					  session);
 	return true;
 }
 
@@ -496,9 +504,11 @@ direct_update(struct Store *store, Session *session)
 	info = usable_table(store);
 	if (info == NULL || !may_access(store->rel, ACL_SELECT | ACL_UPDATE))
 		return false;
+
 	/*
-	 * The check of a row that the running statement has written is still
-	 * queued, and skips versions that are dead by then.
+	 * If this transaction wrote the row version, the check of its foreign keys
+	 * may still be queued, and will skip that version once we have replaced it.
+	 * SQL queues a new check.
 	 */
 	if (info->has_foreign_keys && is_own_version(store->found))
 		return false;
@@ -508,6 +518,7 @@ direct_update(struct Store *store, Session *session)
 
 	store->is_locked = false;
 	CheckCmdReplicaIdentity(store->rel, CMD_UPDATE);
+	/* for what is toasted, and for index expressions */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	/* cannot fail for a concurrent change, as we hold the row lock */
 	simple_table_tuple_update(store->rel, &store->found->tts_tid,

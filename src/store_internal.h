@@ -25,7 +25,10 @@ struct Store
 	TupleTableSlot *written;	/* its new version; NULL or empty: none */
 };
 
-/* store_direct.c; false if nothing was done, and must be through SQL */
+/*
+ * store_direct.c.  A function that returns false has done nothing; the caller
+ * then uses SQL.
+ */
 extern void direct_open(struct Store *store, LOCKMODE lockmode);
 extern void direct_close(struct Store *store);
 extern bool direct_read(struct Store *store, const text *upload_id,
