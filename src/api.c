@@ -85,6 +85,7 @@ Datum
 vali_blob_start_upload(PG_FUNCTION_ARGS)
 {
 	Session		session = {0};
+	Request		request = {0};
 	Store	   *store;
 	text	   *name;
 	Datum		row;
@@ -111,7 +112,9 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 	check_new_session(&session, name);
 
 	store = store_open(RowExclusiveLock);
-	report_unless_done(start_session(store, &session), &session, NULL);
+	request.upload_id = session.upload_id;
+	report_unless_done(start_session(store, &session, &request), &session,
+					   &request);
 	row = store_row(store, &session);
 	store_close(store);
 	PG_RETURN_DATUM(return_row(fcinfo, row));

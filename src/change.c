@@ -99,10 +99,10 @@ delete_session(Store *store, const LockedSession *locked)
 
 /* Start a session, whose fields the caller has set. */
 Outcome
-start_session(Store *store, Session *session)
+start_session(Store *store, Session *session, const Request *request)
 {
 	RuleContext context = current_context();
-	Outcome		outcome = session_start(session, NULL, &context);
+	Outcome		outcome = session_start(session, request, &context);
 
 	if (outcome == OUTCOME_OK)
 	{

@@ -24,7 +24,8 @@ extern Outcome apply_rule(LockedSession *locked, Rule rule,
 						  const Request *request);
 extern void write_session(Store *store, LockedSession *locked);
 
-extern Outcome start_session(Store *store, Session *session);
+extern Outcome start_session(Store *store, Session *session,
+							 const Request *request);
 extern Outcome change_session(Store *store, Rule rule, const Request *request,
 							  LockWait wait, LockedSession *locked);
 extern bool remove_session(Store *store, const Request *request);
