@@ -60,7 +60,7 @@ require_not_null(FunctionCallInfo fcinfo, int n, const char *name,
 	if (PG_ARGISNULL(n))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name),
+				 errmsg("\"%s\" must not be null", name),
 				 errhint("%s", hint)));
 }
 
@@ -100,7 +100,8 @@ required_count(FunctionCallInfo fcinfo, int n, const char *name)
 	if (count < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be greater than zero, but is %d", name, count),
+				 errmsg("\"%s\" must be greater than zero, but is %d",
+						name, count),
 				 errhint("Pass 1 or more.")));
 	return count;
 }
@@ -138,9 +139,9 @@ check_interval(const Interval *interval, const char *name, bool may_be_zero,
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 may_be_zero ?
-			 errmsg("%s must be between 0 and %d years, but is %s",
+			 errmsg("\"%s\" must be between 0 and %d years, but is %s",
 					name, MAX_INTERVAL_YEARS, value) :
-			 errmsg("%s must be greater than zero and at most %d years, but is %s",
+			 errmsg("\"%s\" must be greater than zero and at most %d years, but is %s",
 					name, MAX_INTERVAL_YEARS, value),
 			 errhint("%s", hint)));
 }
@@ -156,8 +157,8 @@ check_owner(const text *owner, const text *upload_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 upload_id == NULL ?
-				 errmsg("owner must not be null while vali_blob.require_owner is on") :
-				 errmsg("owner of upload \"%s\" must not be null while vali_blob.require_owner is on",
+				 errmsg("\"owner\" must not be null while \"vali_blob.require_owner\" is on") :
+				 errmsg("\"owner\" of upload \"%s\" must not be null while \"vali_blob.require_owner\" is on",
 						shown_text(upload_id)),
 				 errhint("Pass the owner, in a function that takes one.")));
 }
@@ -179,15 +180,16 @@ check_size(bool is_null, int64 size, const char *name, const text *upload_id)
 	if (is_null)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s of upload \"%s\" must not be null", name,
+				 errmsg("\"%s\" of upload \"%s\" must not be null", name,
 						shown_text(upload_id)),
 				 errhint("Pass a number of bytes.")));
 	if (size < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s of upload \"%s\" must be greater than or equal to zero, but is %lld",
+				 errmsg("\"%s\" of upload \"%s\" must be greater than or equal to zero, but is %lld",
 						name, shown_text(upload_id), (long long) size),
-				 errhint("Sizes and offsets are numbers of bytes, counted from 0.")));
+				 errdetail("Sizes and offsets are numbers of bytes, counted from 0."),
+				 errhint("Pass 0 or more.")));
 	return size;
 }
 
@@ -213,7 +215,7 @@ check_chunk_end(const Request *request)
 						shown_text(request->upload_id),
 						(long long) request->chunk_offset,
 						(long long) request->chunk_length),
-				 errhint("Check chunk_offset and chunk_length.")));
+				 errhint("Check \"chunk_offset\" and \"chunk_length\".")));
 }
 
 /* Check that a text is not too long for its column. */
@@ -229,9 +231,10 @@ check_length(const text *value, SessionColumn column, const text *upload_id)
 	if (length > limit)
 		ereport(ERROR,
 				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("%s of upload \"%s\" is too long: %d characters",
+				 errmsg("\"%s\" of upload \"%s\" is too long: %d characters",
 						column_name(column), shown_text(upload_id), length),
-				 errhint("At most %d characters fit.", limit)));
+				 errdetail("At most %d characters fit.", limit),
+				 errhint("Pass a shorter value.")));
 }
 
 /* Refuse an empty string. */
@@ -241,7 +244,7 @@ check_not_empty(const text *value, const char *name)
 	if (VARSIZE_ANY_EXHDR(value) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be empty", name),
+				 errmsg("\"%s\" must not be empty", name),
 				 errhint("Pass a value for \"%s\".", name)));
 }
 
@@ -258,7 +261,7 @@ optional_json(FunctionCallInfo fcinfo, int n, const char *name,
 	if (!json_is_object(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s of upload \"%s\" must be a JSON object, but its type is %s",
+				 errmsg("\"%s\" of upload \"%s\" must be a JSON object, but its type is %s",
 						name, shown_text(upload_id), json_kind(json)),
 				 errhint("Pass an object such as {\"key\": \"value\"}.")));
 	return json;

@@ -50,7 +50,8 @@ report_ended(const char *id, const Session *session)
 		ereport(ERROR,
 				(errcode(ERRCODE_UPLOAD_ENDED),
 				 errmsg("upload \"%s\" is complete", id),
-				 errhint("A complete upload takes no more chunks or changes.")));
+				 errdetail("A complete upload takes no more chunks or changes."),
+				 errhint("Start a new upload with start_upload().")));
 	if (session->status == STATUS_OTHER)
 		ereport(ERROR,
 				(errcode(ERRCODE_UPLOAD_ENDED),
@@ -124,16 +125,18 @@ report_outcome(Outcome outcome, const Session *session, const Request *request)
 	switch (outcome)
 	{
 		case OUTCOME_NOT_FOUND:
+			/* there is no detail: it must not tell whose upload this is */
 			ereport(ERROR,
 					(errcode(ERRCODE_UPLOAD_NOT_FOUND),
 					 errmsg("upload \"%s\" does not exist", id),
-					 errhint("It was never started, belongs to another owner, or was purged after its retention.  Start a new upload with start_upload().")));
+					 errhint("Check the upload id and the owner, or start a new upload with start_upload().")));
 			break;
 		case OUTCOME_LOCKED:
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("could not obtain lock on upload \"%s\"", id),
-					 errhint("Another transaction is changing the upload.  Try again, or call without nowait.")));
+					 errdetail("Another transaction is changing the upload."),
+					 errhint("Try again, or call without \"nowait\".")));
 			break;
 		case OUTCOME_ENDED:
 			report_ended(id, session);
@@ -145,12 +148,12 @@ report_outcome(Outcome outcome, const Session *session, const Request *request)
 					 errhint("Start a new upload with start_upload().")));
 			break;
 		case OUTCOME_CONFLICT:
+			/* the detail is a JSON object, documented for programs to read */
 			ereport(ERROR,
 					(errcode(ERRCODE_UPLOAD_OFFSET_CONFLICT),
 					 errmsg("chunk of upload \"%s\" begins at byte %lld, but %lld bytes are confirmed",
 							id, (long long) request->chunk_offset,
 							(long long) session->uploaded_bytes),
-			/* a JSON object, documented for programs to read */
 					 errdetail_internal("{\"expected_offset\": %lld, \"provided_offset\": %lld}",
 										(long long) session->uploaded_bytes,
 										(long long) request->chunk_offset),
@@ -169,7 +172,8 @@ report_outcome(Outcome outcome, const Session *session, const Request *request)
 					 errmsg("upload \"%s\" has a total size of %lld bytes, which cannot become %lld",
 							id, (long long) session->total_size,
 							(long long) request->total_size),
-					 errhint("The total size is declared once; start a new upload for a file of another size.")));
+					 errdetail("The total size can be declared only once."),
+					 errhint("Start a new upload for a file of another size.")));
 			break;
 		case OUTCOME_ADVANCED:
 		case OUTCOME_REPLAYED:

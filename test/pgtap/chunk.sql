@@ -128,19 +128,16 @@ SELECT throws_ok($$ SELECT advance_upload(pg_temp.upload('live'), 40, 1, owner =
 --
 -- What a program learns from an error
 --
-CREATE FUNCTION pg_temp.told(statement text, OUT message text, OUT detail jsonb) LANGUAGE plpgsql AS $$
-DECLARE
-	text_of_detail text;
+CREATE FUNCTION pg_temp.told(statement text, OUT message text, OUT detail text) LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE statement;
 EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, text_of_detail = PG_EXCEPTION_DETAIL;
-	detail := nullif(text_of_detail, '');
+	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
 END $$;
 SELECT pg_temp.upload('live') AS id \gset
-SELECT is(t.detail, '{"expected_offset": 40, "provided_offset": 50}', 'the detail of a conflict tells where to go on')
+SELECT is(t.detail::jsonb, '{"expected_offset": 40, "provided_offset": 50}', 'the detail of a conflict tells where to go on')
   FROM pg_temp.told(format('SELECT advance_upload(%L, 50, 1)', :'id')) t;
-SELECT is(t.detail, '{"total_size": 100, "provided_end": 101}', 'the detail of a chunk that is too large tells how much there may be')
+SELECT is(t.detail::jsonb, '{"total_size": 100, "provided_end": 101}', 'the detail of a chunk that is too large tells how much there may be')
   FROM pg_temp.told(format('SELECT advance_upload(%L, 40, 61)', :'id')) t;
 SELECT ok(t.message LIKE '%' || :'id' || '%', format('the message names the upload: %s', call))
   FROM unnest(ARRAY['50, 1', '40, 61', '40, 1, true', '40, 1, owner => ''bob''', '-1, 1', '1, NULL', '40, 9223372036854775807', '40, 1, provider_data => ''1''']) AS call,
