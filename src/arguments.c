@@ -225,6 +225,7 @@ check_length(const text *value, SessionColumn column, const text *upload_id)
 	int			limit = column_limit(column);
 	int			length;
 
+	Assert(limit > 0);			/* 0 would mean any length */
 	if (value == NULL)
 		return;
 	length = pg_mbstrlen_with_len(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));

@@ -177,6 +177,7 @@ report_outcome(Outcome outcome, const Session *session, const Request *request)
 			break;
 		case OUTCOME_ADVANCED:
 		case OUTCOME_REPLAYED:
+			Assert(false);		/* no errors; see report_unless_done() */
 			break;
 	}
 	elog(ERROR, "unrecognized outcome: %d", (int) outcome);

@@ -104,9 +104,11 @@ sweeper_register_launcher(void)
 	return registered;
 }
 
+/* Make this process the launcher no longer. */
 void
 sweeper_unregister_launcher(void)
 {
+	Assert(shared != NULL);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	if (shared->launcher == MyProcPid)
 		shared->launcher = 0;
@@ -132,6 +134,7 @@ sweeper_launcher_pid(void)
 void
 sweeper_begin_run(Oid database, int64 duration)
 {
+	Assert(shared != NULL);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->run_database = database;
 	shared->run_duration = duration;
@@ -176,6 +179,7 @@ sweeper_run_result(int *interval)
 {
 	WorkerResult result;
 
+	Assert(shared != NULL);
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	result = shared->run_result;
 	*interval = shared->run_interval;
@@ -189,6 +193,7 @@ sweeper_run_result(int *interval)
 static SweptDatabase *
 find_entry(Oid database)
 {
+	Assert(OidIsValid(database));
 	Assert(LWLockHeldByMe(&shared->lock));
 	for (int i = 0; i < SWEPT_DATABASES; i++)
 	{
