@@ -316,7 +316,7 @@ sweep_database(DatabasePlan *plan)
 	plan->busy_delay = 0;
 	if (result == WORKER_DIED)
 		(void) sweeper_record_error(plan->database,
-									"the worker ended before it could report; check the server log for details");
+									"worker ended without a report");
 	if (result == WORKER_DIED || result == WORKER_FAILED)
 		return delay_after_failure(plan);
 	plan->failures = 0;
