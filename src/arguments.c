@@ -75,6 +75,7 @@ optional_text(FunctionCallInfo fcinfo, int n)
 text *
 required_text(FunctionCallInfo fcinfo, int n, const char *name)
 {
+	/* tested here, too, so that only an error pays for the psprintf() */
 	if (PG_ARGISNULL(n))
 		require_not_null(fcinfo, n, name,
 						 psprintf("Pass a value for \"%s\".", name));
