@@ -130,7 +130,7 @@ sweeper_launcher_pid(void)
 
 /* ---------- a worker's run ---------- */
 
-/* The launcher is about to start a worker. */
+/* Record that the launcher is about to start a worker. */
 void
 sweeper_begin_run(Oid database, int64 duration)
 {
@@ -159,7 +159,10 @@ sweeper_run_duration(void)
 	return duration;
 }
 
-/* The worker reports, unless the launcher has given it up. */
+/*
+ * Report the result of this worker's run, unless the launcher has given it up,
+ * and the database's sweep_interval.
+ */
 void
 sweeper_end_run(WorkerResult result, int interval)
 {
@@ -173,7 +176,7 @@ sweeper_end_run(WorkerResult result, int interval)
 	LWLockRelease(&shared->lock);
 }
 
-/* The launcher reads the report, and the database's sweep_interval. */
+/* Return the last run's result, and set *interval to its sweep_interval. */
 WorkerResult
 sweeper_run_result(int *interval)
 {
