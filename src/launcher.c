@@ -38,33 +38,19 @@
 #include "sweeper_state.h"
 #include "worker.h"
 
-/* Seconds after which a launcher that has failed is started again. */
-#define LAUNCHER_RESTART_TIME 5
+#define LAUNCHER_RESTART_TIME 5 /* seconds until one that failed is restarted */
+#define MAX_NAPTIME 60			/* seconds until pg_database is read again */
 
-/*
- * A worker is started this many times less often in databases without the
- * extension, but within so many seconds.
- */
-#define ABSENT_FACTOR 5
-#define ABSENT_MAX_DELAY 300
+/* in databases without the extension */
+#define ABSENT_FACTOR 5			/* start a worker this many times less often */
+#define ABSENT_MAX_DELAY 300	/* seconds; but not less often than this */
 
-/* Seconds after which pg_database is read again at the latest */
-#define MAX_NAPTIME 60
+/* in databases that could not be swept */
+#define MAX_FAILURE_FACTOR 64	/* each failure doubles the delay, up to this */
+#define BUSY_DELAY 1			/* seconds; doubles while others need a lock */
 
-/* Each failure doubles a database's interval, up to this factor. */
-#define MAX_FAILURE_FACTOR 64
-
-/*
- * Seconds until a database that others need a lock on is tried again.  The delay
- * doubles while that lasts.
- */
-#define BUSY_DELAY 1
-
-/* Milliseconds after which a worker must leave a database, even if unfinished */
-#define MAX_RUN_DURATION 10000
-
-/* Milliseconds after which a worker that has not done so is terminated */
-#define RUN_TIMEOUT 60000
+#define MAX_RUN_DURATION 10000	/* ms until a worker leaves, finished or not */
+#define RUN_TIMEOUT 60000		/* ms until one that does not is terminated */
 
 /* When to start the next worker in a database */
 typedef struct DatabasePlan

@@ -31,9 +31,8 @@
 
 #define SWEPT_DATABASES 128
 
-/* Log at most so many errors of one database in this period. */
-#define LOG_PERIOD_MSECS (60 * 60 * 1000)
-#define LOG_LINES_PER_PERIOD 10
+#define LOG_PERIOD (60 * 60 * 1000) /* ms over which errors are counted */
+#define LOG_LINES_PER_PERIOD 10 /* errors of one database that are logged */
 
 typedef struct SharedState
 {
@@ -286,7 +285,7 @@ should_log(SweptDatabase *entry, const char *message, TimestampTz now)
 	Assert(LWLockHeldByMeInMode(&shared->lock, LW_EXCLUSIVE));
 	if (entry->log_period_start == 0 ||
 		TimestampDifferenceExceeds(entry->log_period_start, now,
-								   LOG_PERIOD_MSECS))
+								   LOG_PERIOD))
 	{
 		entry->log_period_start = now;
 		entry->log_lines = 0;

@@ -45,19 +45,15 @@
 #include "worker.h"
 
 /*
- * Milliseconds after its first row until a batch ends, however many it has.  A
- * command that drops the database, or a chunk whose row is locked, waits for that
- * long, or twice if the batch fails and is done again.
+ * A command that drops the database, or a chunk whose row is locked, waits
+ * until the batch ends, or twice that long if it fails and is done again.
  */
-#define BATCH_DURATION 1000
+#define BATCH_DURATION 1000		/* ms from its first row until a batch ends */
 
-/*
- * The cost delay: after so many microseconds of work, sleep so many times as
- * long, in whole milliseconds, but not longer than this, as locks are held.
- */
-#define WORK_SLICE 250
-#define DELAY_FACTOR 4
-#define MAX_DELAY 100
+/* the cost delay */
+#define WORK_SLICE 250			/* microseconds of work between sleeps */
+#define DELAY_FACTOR 4			/* sleep this multiple of the time worked */
+#define MAX_DELAY 100			/* ms; locks are held meanwhile */
 
 static char *database_name = NULL;
 static TimestampTz slice_start;
