@@ -71,15 +71,9 @@ static List *plans = NIL;
 void
 launcher_describe(BackgroundWorker *worker)
 {
-	memset(worker, 0, sizeof(BackgroundWorker));
-	worker->bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	sweeper_describe_process(worker, "vali_blob launcher",
+							 "vali_blob_launcher_main");
 	worker->bgw_restart_time = LAUNCHER_RESTART_TIME;
-	strlcpy(worker->bgw_library_name, "vali_blob", sizeof(worker->bgw_library_name));
-	strlcpy(worker->bgw_function_name, "vali_blob_launcher_main", BGW_MAXLEN);
-	strlcpy(worker->bgw_name, "vali_blob launcher", BGW_MAXLEN);
-	strlcpy(worker->bgw_type, "vali_blob launcher", BGW_MAXLEN);
 }
 
 /* Keep the plan of a database, or make one; a new database is due at once. */

@@ -69,6 +69,21 @@ attach_shared_state(void)
 	name_lwlock_tranche(shared->lock.tranche, "vali_blob");
 }
 
+/* Fill in what registers the launcher and workers alike. */
+void
+sweeper_describe_process(BackgroundWorker *worker, const char *type,
+						 const char *function)
+{
+	memset(worker, 0, sizeof(BackgroundWorker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	strlcpy(worker->bgw_library_name, "vali_blob", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, function, BGW_MAXLEN);
+	strlcpy(worker->bgw_name, type, BGW_MAXLEN);
+	strlcpy(worker->bgw_type, type, BGW_MAXLEN);
+}
+
 /* Reserve shared memory, while the server starts. */
 void
 sweeper_reserve_memory(void)

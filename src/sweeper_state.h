@@ -8,6 +8,8 @@
 #ifndef VALI_BLOB_SWEEPER_STATE_H
 #define VALI_BLOB_SWEEPER_STATE_H
 
+#include "postmaster/bgworker.h"
+
 #include "sweep.h"
 
 #define SWEEPER_ERROR_BYTES 200
@@ -39,6 +41,8 @@ typedef struct SweptDatabase
 	char		last_error[SWEEPER_ERROR_BYTES];
 } SweptDatabase;
 
+extern void sweeper_describe_process(BackgroundWorker *worker, const char *type,
+									 const char *function);
 extern void sweeper_reserve_memory(void);
 extern void sweeper_nap(long milliseconds);
 extern bool sweeper_record_error(Oid database, const char *message);

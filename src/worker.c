@@ -62,17 +62,13 @@ static TimestampTz slice_start;
 void
 worker_describe(BackgroundWorker *worker, Oid database)
 {
-	memset(worker, 0, sizeof(BackgroundWorker));
-	worker->bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION | BGWORKER_INTERRUPTIBLE;
-	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	sweeper_describe_process(worker, "vali_blob worker",
+							 "vali_blob_worker_main");
+	worker->bgw_flags |= BGWORKER_INTERRUPTIBLE;
 	worker->bgw_restart_time = BGW_NEVER_RESTART;
 	worker->bgw_main_arg = ObjectIdGetDatum(database);
-	strlcpy(worker->bgw_library_name, "vali_blob", sizeof(worker->bgw_library_name));
-	strlcpy(worker->bgw_function_name, "vali_blob_worker_main", BGW_MAXLEN);
 	snprintf(worker->bgw_name, BGW_MAXLEN, "vali_blob worker for database %u",
 			 database);
-	strlcpy(worker->bgw_type, "vali_blob worker", BGW_MAXLEN);
 }
 
 /* Override settings that are meant for the database's clients. */
