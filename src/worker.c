@@ -83,14 +83,16 @@ override_settings(void)
 		{"synchronous_commit", "off"},
 		{"session_replication_role", "origin"},
 		{"lock_timeout", "1s"},
-#if PG_VERSION_NUM >= 170000
 		{"transaction_timeout", "0"},
-#endif
 	};
 
 	for (int i = 0; i < (int) lengthof(settings); i++)
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
-						PGC_S_OVERRIDE);
+	{
+		/* not every server has all of them */
+		if (GetConfigOption(settings[i][0], true, false) != NULL)
+			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
+							PGC_S_OVERRIDE);
+	}
 }
 
 /* Look up the database's name, for the log, and its owner. */
