@@ -276,9 +276,9 @@ run_duration(const DatabasePlan *plan)
 	return duration;
 }
 
-/* Sweep a database; returns in how many seconds to do it again. */
+/* Have a database swept; returns in how many seconds to do it again. */
 static int
-sweep_database(DatabasePlan *plan)
+sweep_by_worker(DatabasePlan *plan)
 {
 	int			interval;
 	WorkerResult result;
@@ -320,7 +320,7 @@ sweep_due_databases(void)
 		if ((plan->has_backlog || time_left(plan) == 0) &&
 			!ShutdownRequestPending)
 		{
-			plan->delay = sweep_database(plan);
+			plan->delay = sweep_by_worker(plan);
 			plan->last_run = GetCurrentTimestamp();
 		}
 		next = plan->has_backlog ? 0 : Min(next, time_left(plan));
