@@ -145,27 +145,41 @@ lock_extension(Oid extension)
 	return get_extension_oid(EXTENSION_NAME, true) == extension;
 }
 
-/* Lock what must not change during a batch: the extension and its tables. */
-static WorkerResult
-lock_objects(void)
+/*
+ * Lock what must not change during a batch: the extension and its tables.  If
+ * that is not possible, return false and set *why_not.
+ */
+static bool
+lock_objects(WorkerResult *why_not)
 {
 	Oid			extension;
 	const Catalog *catalog;
 
+	*why_not = WORKER_BUSY;
 	if (is_database_contended())
-		return WORKER_BUSY;
+		return false;
 	extension = get_extension_oid(EXTENSION_NAME, true);
 	if (!OidIsValid(extension))
-		return WORKER_ABSENT;
+	{
+		*why_not = WORKER_ABSENT;
+		return false;
+	}
 	if (!lock_extension(extension))
-		return WORKER_BUSY;
+		return false;
 	catalog = catalog_get();
 	for (int i = 0; i < TABLE_COUNT; i++)
 	{
 		if (!ConditionalLockRelationOid(catalog->tables[i], RowExclusiveLock))
-			return WORKER_BUSY;
+			return false;
 	}
-	return WORKER_SWEPT;
+	return true;
+}
+
+/* Is a run over, as others need the database or it lacks the extension? */
+static bool
+must_leave(WorkerResult result)
+{
+	return result == WORKER_BUSY || result == WORKER_ABSENT;
 }
 
 /*
@@ -213,8 +227,7 @@ sweep_in_transaction(SweepPass *pass, SweepScanKind kind)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	result = lock_objects();
-	if (result == WORKER_SWEPT)
+	if (lock_objects(&result))
 		result = sweep_as_owner(pass, kind);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -291,10 +304,11 @@ sweep_batches(SweepPass *pass)
 	pass->scans[SCAN_EXPIRY].is_exhausted = false;
 	result = try_batch(pass, SCAN_EXPIRY);
 	if (result == WORKER_FAILED)
+	{
 		/* but what stops expiry need not stop purges */
 		pass->scans[SCAN_EXPIRY].is_exhausted = true;
-	if (!pass->scans[SCAN_EXPIRY].is_exhausted || result == WORKER_BUSY ||
-		result == WORKER_ABSENT)
+	}
+	if (!pass->scans[SCAN_EXPIRY].is_exhausted || must_leave(result))
 		return result;
 
 	for (SweepScanKind kind = SCAN_EXPIRY + 1; kind < SCAN_COUNT; kind++)
@@ -324,7 +338,7 @@ sweep_database(SweepPass *pass)
 	for (;;)
 	{
 		result = sweep_batches(pass);
-		if (result == WORKER_BUSY || result == WORKER_ABSENT || sweep_is_over(pass))
+		if (must_leave(result) || sweep_is_over(pass))
 			break;
 		if (GetCurrentTimestamp() >=
 			TimestampTzPlusMilliseconds(pass->start, duration))
@@ -355,6 +369,7 @@ vali_blob_worker_main(Datum arg)
 	override_settings();
 	debug_query_string = "vali_blob sweep";
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	/* with vali_blob.sweep off there is nothing to do */
 	if (sweep_setting)
 		result = sweep_database(&pass);
 	sweeper_end_run(result, sweep_interval_setting);
