@@ -79,6 +79,11 @@ vali_blob_start_sweeper(PG_FUNCTION_ARGS)
 	LOCKTAG		tag;
 	bool		is_needed;
 
+	/*
+	 * Nothing is written here.  But on a standby, where all transactions are
+	 * read-only, BgWorkerStart_RecoveryFinished would not let the launcher
+	 * start, and we would wait for it.
+	 */
 	PreventCommandIfReadOnly("start_sweeper()");
 	check_unknown_arguments(fcinfo, 0);
 
