@@ -109,28 +109,34 @@ vali_blob_sweeper_status(PG_FUNCTION_ARGS)
 	Datum		values[STATUS_COLUMNS];
 	bool		nulls[STATUS_COLUMNS] = {0};
 	int			n = 0;
+	int			first;
 
 	check_unknown_arguments(fcinfo, 0);
 	sweeper_get_database(&database);
 	values[n++] = BoolGetDatum(sweeper_launcher_pid() != 0);
 
-	/* last_sweep and what it did */
-	for (int i = n; i < n + 5; i++)
-		nulls[i] = database.last_sweep == 0;
+	/* the last sweep */
+	first = n;
 	duration.time = database.last_duration;
 	values[n++] = TimestampTzGetDatum(database.last_sweep);
 	values[n++] = IntervalPGetDatum(&duration);
 	values[n++] = Int64GetDatum(database.last.expired);
 	values[n++] = Int64GetDatum(database.last.purged);
 	values[n++] = Int64GetDatum(database.last.reclaims_dropped);
+	for (int i = first; i < n; i++)
+		nulls[i] = database.last_sweep == 0;
 
 	values[n++] = Int64GetDatum(database.total.expired);
 	values[n++] = Int64GetDatum(database.total.purged);
 	values[n++] = Int64GetDatum(database.total.reclaims_dropped);
 
-	nulls[n] = nulls[n + 1] = database.last_error_at == 0;
+	/* the last error */
+	first = n;
 	values[n++] = CStringGetTextDatum(database.last_error);
 	values[n++] = TimestampTzGetDatum(database.last_error_at);
+	for (int i = first; i < n; i++)
+		nulls[i] = database.last_error_at == 0;
+
 	Assert(n == STATUS_COLUMNS);
 	PG_RETURN_DATUM(return_columns(fcinfo, values, nulls, STATUS_COLUMNS));
 }
