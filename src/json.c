@@ -20,21 +20,21 @@
 
 /* Detoast a value. */
 static Jsonb *
-as_jsonb(struct varlena *json)
+as_jsonb(const struct varlena *json)
 {
 	return DatumGetJsonbP(PointerGetDatum(json));
 }
 
 /* Is a value a JSON object? */
 bool
-json_is_object(struct varlena *json)
+json_is_object(const struct varlena *json)
 {
 	return JB_ROOT_IS_OBJECT(as_jsonb(json));
 }
 
 /* Return the kind of a JSON value, for messages. */
 const char *
-json_kind(struct varlena *json)
+json_kind(const struct varlena *json)
 {
 	return TextDatumGetCString(DirectFunctionCall1(jsonb_typeof,
 												   PointerGetDatum(json)));
@@ -42,7 +42,7 @@ json_kind(struct varlena *json)
 
 /* Has a JSON object no keys? */
 bool
-json_is_empty(struct varlena *json)
+json_is_empty(const struct varlena *json)
 {
 	return JB_ROOT_COUNT(as_jsonb(json)) == 0;
 }
@@ -131,7 +131,7 @@ push_members(JsonbInState *state, Jsonb *object, Jsonb *overriding,
  * operators offer for removing keys takes a pass for each of them.
  */
 struct varlena *
-json_merge(struct varlena *target, struct varlena *patch)
+json_merge(const struct varlena *target, const struct varlena *patch)
 {
 	Jsonb	   *old = as_jsonb(target);
 	Jsonb	   *new = as_jsonb(patch);

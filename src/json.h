@@ -8,11 +8,11 @@
 #ifndef VALI_BLOB_JSON_H
 #define VALI_BLOB_JSON_H
 
-extern bool json_is_object(struct varlena *json);
-extern const char *json_kind(struct varlena *json);
-extern bool json_is_empty(struct varlena *json);
+extern bool json_is_object(const struct varlena *json);
+extern const char *json_kind(const struct varlena *json);
+extern bool json_is_empty(const struct varlena *json);
 extern struct varlena *json_empty_object(void);
-extern struct varlena *json_merge(struct varlena *target,
-								  struct varlena *patch);
+extern struct varlena *json_merge(const struct varlena *target,
+								  const struct varlena *patch);
 
 #endif							/* VALI_BLOB_JSON_H */
