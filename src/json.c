@@ -93,8 +93,8 @@ push_value(JsonbInState *state, JsonbIterator **it, JsonbIteratorToken token,
 }
 
 /*
- * Push the members of an object, but for nulls if they are to be removed, and
- * but for the keys that another object has, if one is given.
+ * Push the members of an object, except nulls if remove_nulls, and except keys
+ * that 'overriding' has, if it is given.
  */
 static void
 push_members(JsonbInState *state, Jsonb *object, Jsonb *overriding,
