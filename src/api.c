@@ -10,7 +10,7 @@
  */
 #include "postgres.h"
 
-#include "funcapi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"

@@ -10,6 +10,14 @@
 
 #include "access/heapam.h"
 #include "storage/bufmgr.h"
+#if PG_VERSION_NUM >= 170000
+#include "storage/dsm_registry.h"
+#else
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#endif
 
 #include "compat.h"
 
@@ -29,8 +37,6 @@ prune_page(Relation rel, Buffer buffer)
 }
 
 #if PG_VERSION_NUM >= 170000
-
-#include "storage/dsm_registry.h"
 
 /* Nothing needs to be reserved. */
 void
@@ -67,11 +73,6 @@ find_shared_memory(const char *name, Size size, void (*initialize) (void *memory
 }
 
 #else
-
-#include "miscadmin.h"
-#include "storage/ipc.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
 
 static shmem_request_hook_type previous_request_hook = NULL;
 static Size reserved_size = 0;

@@ -15,7 +15,6 @@
 
 #include "utils/guc.h"
 
-#include "compat.h"
 #include "settings.h"
 
 #define HOUR 3600
