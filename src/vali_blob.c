@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * vali_blob.c
- *		The module: magic block and initialisation.
+ *		The module: magic block and initialization.
  *
  * Map of the source.  A call goes down, its result comes up; no file includes
  * one above it:
@@ -44,14 +44,12 @@ VALI_BLOB_MODULE_MAGIC;
 
 PGDLLEXPORT void _PG_init(void);
 
-/* Initialize the module.  Only if it is preloaded it sweeps by itself. */
+/* Initialize the module.  It sweeps by itself only if it is preloaded. */
 void
 _PG_init(void)
 {
-	/* pg_upgrade's servers must not start workers */
-	if (IsBinaryUpgrade)
-		return;
 	define_settings();
-	if (process_shared_preload_libraries_in_progress)
+	/* pg_upgrade's servers must not start workers */
+	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 		sweeper_init();
 }
