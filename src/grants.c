@@ -22,7 +22,10 @@ PG_FUNCTION_INFO_V1(vali_blob_grant_upload_access);
 PG_FUNCTION_INFO_V1(vali_blob_revoke_upload_access);
 PG_FUNCTION_INFO_V1(vali_blob_grant_schema_usage);
 
-/* A list of all functions but those for administrators and for monitoring */
+/*
+ * A list of the functions for clients.  What is not named here is for
+ * administrators or for monitoring.
+ */
 static Statement list_client_functions = {
 	.text = "SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I(%s)', "
 	"n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)), ', ') "
@@ -35,8 +38,11 @@ static Statement list_client_functions = {
 	"JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) d.objid "
 	"JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace "
 	"WHERE e.extname OPERATOR(pg_catalog.=) 'vali_blob' "
-	"AND p.proname OPERATOR(pg_catalog.<>) ALL "
-	"('{grant_upload_access,revoke_upload_access,start_sweeper,sweeper_status,read_upload_stats}'::pg_catalog.name[])",
+	"AND p.proname OPERATOR(pg_catalog.=) ANY ('{"
+	"start_upload,advance_upload,try_advance_upload,advance_uploads,"
+	"declare_upload_size,merge_upload_data,complete_upload,abort_upload,"
+	"get_upload,get_uploads,list_uploads,delete_upload,sweep_uploads,"
+	"claim_reclaims,finish_reclaim,fail_reclaim}'::pg_catalog.name[])",
 };
 
 /* Grant or revoke all that a client role needs. */
