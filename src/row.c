@@ -434,13 +434,15 @@ put_row(ReturnSetInfo *rsinfo, Datum row)
 	if (rsinfo->setDesc == NULL ||
 		HeapTupleHeaderGetTypeId(header) != rsinfo->setDesc->tdtypeid)
 	{
+		TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+												  HeapTupleHeaderGetTypMod(header));
 		MemoryContext caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-		TupleDesc	desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
-													   HeapTupleHeaderGetTypMod(header));
 
-		rsinfo->setDesc = is_unexpected_type(desc, rsinfo->expectedDesc) ?
-			desc : CreateTupleDescCopy(rsinfo->expectedDesc);
+		/* the executor frees it */
+		rsinfo->setDesc = CreateTupleDescCopy(is_unexpected_type(desc, rsinfo->expectedDesc) ?
+											  desc : rsinfo->expectedDesc);
 		MemoryContextSwitchTo(caller);
+		ReleaseTupleDesc(desc);
 	}
 	tuplestore_puttuple(rsinfo->setResult, &tuple);
 }

@@ -16,6 +16,7 @@
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/resowner.h"
 #include "utils/typcache.h"
@@ -153,6 +154,7 @@ prepare(Statement *statement)
 	Oid			argtypes[STATEMENT_MAX_ARGS];
 	Oid			row_type = InvalidOid;
 	uint64		row_version = 0;
+	const char *returning;
 	SPIPlanPtr	plan;
 	char	   *sql;
 
@@ -165,14 +167,21 @@ prepare(Statement *statement)
 		statement->row_version == row_version)
 		return;
 
+	/* the row type has a new version after each ANALYZE, with the same columns */
+	returning = statement->returns_row ?
+		returning_clause(row_type, catalog->schema, table_name(statement->table)) : "";
+	if (statement->plan != NULL && statement->generation == generation &&
+		strcmp(statement->returning, returning) == 0)
+	{
+		statement->row_version = row_version;
+		return;
+	}
+
 	for (int i = 0; i < statement->nargs; i++)
 		argtypes[i] = OidIsValid(statement->argtypes[i]) ?
 			statement->argtypes[i] : catalog->status_type;
-	sql = expand_schema(statement->text, catalog->schema);
-	if (statement->returns_row)
-		sql = psprintf("%s%s", sql,
-					   returning_clause(row_type, catalog->schema,
-										table_name(statement->table)));
+	sql = psprintf("%s%s", expand_schema(statement->text, catalog->schema),
+				   returning);
 	plan = SPI_prepare_cursor(sql, statement->nargs, argtypes,
 							  statement->many_rows ? CURSOR_OPT_CUSTOM_PLAN :
 							  CURSOR_OPT_GENERIC_PLAN);
@@ -189,6 +198,7 @@ prepare(Statement *statement)
 	/* as of before we planned: a change meanwhile must not be lost */
 	statement->generation = generation;
 	statement->row_version = row_version;
+	statement->returning = MemoryContextStrdup(TopMemoryContext, returning);
 }
 
 /* Run a statement; the result is in SPI_tuptable and SPI_processed. */

@@ -33,6 +33,7 @@ typedef struct Statement
 	ExtensionTable table;		/* ... this table, which is locked */
 	uint64		generation;		/* the catalog's, when it was planned */
 	uint64		row_version;	/* the row type's, if it returns a row */
+	const char *returning;		/* the RETURNING clause of the plan */
 	SPIPlanPtr	plan;
 } Statement;
 

@@ -27,7 +27,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -371,12 +370,11 @@ sweep_batch(SweepPass *pass, SweepScanKind first, SweepScanKind last,
 	set_config_option("enable_bitmapscan", "off", PGC_USERSET, PGC_S_SESSION,
 					  GUC_ACTION_SAVE, true, 0, false);
 	spi_open();
-	/*
-	 * Triggers that are deferred would fire when the worker is superuser again,
-	 * and could not be told by row.  In a transaction block they are the user's.
-	 */
-	if (!IsTransactionBlock())
+	if (InSecurityRestrictedOperation())
+	{
+		/* triggers that are deferred would fire after we are superuser again */
 		spi_utility("SET CONSTRAINTS ALL IMMEDIATE");
+	}
 	if (in_subtransaction(run_batch, &batch) != NULL)
 	{
 		*pass = before;

@@ -116,4 +116,36 @@ foreach my $name (sort keys %other_calls)
 # costs PostgreSQL itself memory until the end of the transaction
 cmp_ok(growth_inside($writes{chunks}, $calls / 4), '<=', $slack, 'chunks, in one transaction');
 
+# Calls in one query
+foreach my $call ("get_uploads(ARRAY['u1', 'u' || i % 5])", "list_uploads(max_rows => 1 + i % 2)", "get_upload('u' || i)")
+{
+	foreach my $way ('auto', 'sql')
+	{
+		cmp_ok(
+			$node->safe_psql('postgres', qq{
+				SET vali_blob.row_access = $way;
+				SELECT max(m) - min(m) FROM (SELECT CASE WHEN i % 1000 = 0 THEN memory() END AS m
+					FROM generate_series(2000, 5000) AS i, LATERAL (SELECT count(*) FROM $call) AS x) AS y}),
+			'<=', $slack, "$call in one query, row_access = $way");
+	}
+}
+
+# A new plan is made only for other columns.
+is( $node->safe_psql('postgres', q{
+		SET vali_blob.row_access = sql;
+		CREATE TEMP TABLE plans (n bigint);
+		DO $$
+		BEGIN
+			FOR i IN 1 .. 10 LOOP
+				PERFORM start_upload('file', 10, provider_data => '{"a": 1}', upload_id => 'y' || i);
+				PERFORM advance_upload('y' || i, 0, 1);
+				PERFORM abort_upload('y' || i);
+				PERFORM claim_reclaims(1);
+				INSERT INTO plans SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'CachedPlanSource';
+				ANALYZE upload_session, upload_reclaim;
+			END LOOP;
+		END $$;
+		SELECT max(n) - min(n) FROM (SELECT n FROM plans OFFSET 2) AS p}),
+	0, 'ANALYZE makes no plan anew');
+
 done_testing();
