@@ -112,7 +112,9 @@ $node->wait_for_log(qr/vali_blob launcher is already running/, $log_end);
 is(launchers(), 1, 'there still is one');
 
 $launcher = launcher_pid();
+$log_end = log_end($node);
 kill 'KILL', $launcher;
+$node->wait_for_log(qr/database system is ready to accept connections/, $log_end);
 await($node, 'postgres', "pid <> $launcher FROM pg_stat_activity WHERE backend_type = 'vali_blob launcher'");
 sweeps('it comes back after a crash of the server');
 
