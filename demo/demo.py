@@ -313,7 +313,8 @@ class Story:
                 error.pgcode == "VB004", error)
 
         wait_for(self.is_swept, "the background worker to sweep")
-        [status] = call(self.db, "sweeper_status")
+        with closing(connect(self.server.dsn())) as monitor:
+            [status] = call(monitor, "sweeper_status")
         promise("the background worker has swept it, nobody had to ask",
                 (status.running, status.last_error) == (True, None), status)
         claimed = call(self.db, "claim_reclaims")

@@ -44,6 +44,7 @@ scripts() {
 	check "Ctrl-C ends a download, and the run" is_interrupted download "update begin"
 	check "Ctrl-C lets dpkg end, and ends the run" \
 		is_interrupted install "update begin end begin end"
+	check "demo/run keeps all its promises" says 0 "*finish_reclaim: the queue is empty*" demo/run
 	check "test/run | head ends quietly, and leaves nothing" ends_quietly
 	check "so does what the demo writes" says 0 "    line 0" \
 		bash -c 'python3 -c "$1" | head -n 1' - "$(screen '[note(f"line {i}") for i in range(50000)]')"
