@@ -57,16 +57,8 @@ static Statement insert_reclaim = {
 #define LEASE_HINT "Pass an interval such as '5 minutes'."
 #define ID_HINT "Pass the id of a row that claim_reclaims() returned."
 
-/* Rows that are due, from a position on */
-static Statement select_due_reclaims = {
-	.text = "SELECT r.id, r.upload_id, " DUE_AT " FROM @.upload_reclaim AS r "
-	"WHERE (" DUE_AT ", r.id) OPERATOR(pg_catalog.>) ($1, $2) "
-	"AND " DUE_AT " OPERATOR(pg_catalog.<=) $3 "
-	"ORDER BY " DUE_AT ", r.id LIMIT $4",
-	.nargs = 4,
-	.argtypes = {TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID},
-	.many_rows = true,
-};
+static Statement select_due_reclaims =
+	SELECT_DUE("upload_reclaim", DUE_AT, "true");
 
 /*
  * The row with a key, if it fulfills a condition still and is not locked.  Only a
@@ -137,12 +129,19 @@ enqueue_reclaim(Store *store, const Session *session)
  * due.
  */
 static bool
-claim_row(ReturnSetInfo *rsinfo, const Datum *values, const bool *nulls)
+claim_row(ReturnSetInfo *rsinfo, const DueKey *key, TimestampTz now,
+		  TimestampTz until)
 {
+	Datum		values[] = {
+		Int64GetDatum(key->id),
+		PointerGetDatum(key->upload_id),
+		TimestampTzGetDatum(now),
+		TimestampTzGetDatum(until),
+	};
 	bool		found;
 	bool		is_null;
 
-	statement_run(&claim_reclaim, values, nulls, false);
+	statement_run(&claim_reclaim, values, NULL, false);
 	found = SPI_processed > 0;
 	if (found)
 		put_row(rsinfo, SPI_getbinval(SPI_tuptable->vals[0],
@@ -161,41 +160,28 @@ claim_row(ReturnSetInfo *rsinfo, const Datum *values, const bool *nulls)
 static void
 claim_rows(ReturnSetInfo *rsinfo, TimestampTz now, TimestampTz until, int64 limit)
 {
-	TimestampTz due_at = DT_NOBEGIN;
-	int64		id = PG_INT64_MIN;
+	DueKey		key = {.due_at = DT_NOBEGIN, .id = PG_INT64_MIN};
 	int64		page = Max(limit, MIN_PAGE);
 	int64		fetched;
 
 	do
 	{
 		Datum		values[] = {
-			TimestampTzGetDatum(due_at),
-			Int64GetDatum(id),
+			TimestampTzGetDatum(key.due_at),
+			Int64GetDatum(key.id),
 			TimestampTzGetDatum(now),
 			Int64GetDatum(page),
 		};
 		Portal		portal = statement_open(&select_due_reclaims, values, false);
 
-		for (fetched = 0; limit > 0 && statement_fetch(portal); fetched++)
+		for (fetched = 0; limit > 0 && statement_fetch_due(portal, &key); fetched++)
 		{
-			SPITupleTable *key = SPI_tuptable;
-			bool		is_null;
-			/* a null, possible only without the primary key, matches no row */
-			bool		nulls[4] = {false, false, false, false};
-			Datum		claim[] = {
-				SPI_getbinval(key->vals[0], key->tupdesc, 1, &nulls[0]),
-				SPI_getbinval(key->vals[0], key->tupdesc, 2, &nulls[1]),
-				TimestampTzGetDatum(now),
-				TimestampTzGetDatum(until),
-			};
-
 			CHECK_FOR_INTERRUPTS();
-			id = DatumGetInt64(claim[0]);
-			due_at = DatumGetTimestampTz(SPI_getbinval(key->vals[0],
-													   key->tupdesc, 3, &is_null));
-			if (claim_row(rsinfo, claim, nulls))
+			if (key.upload_id == NULL)
+				continue;
+			if (claim_row(rsinfo, &key, now, until))
 				limit--;
-			SPI_freetuptable(key);
+			pfree(key.upload_id);
 		}
 		SPI_cursor_close(portal);
 	} while (fetched == page && limit > 0);

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
@@ -19,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 #include "catalog.h"
@@ -257,4 +259,29 @@ statement_fetch(Portal portal)
 	SPI_cursor_fetch(portal, true, 1);
 	MemoryContextSwitchTo(caller);
 	return SPI_processed == 1;
+}
+
+/*
+ * Fetch the key of one row from a SELECT_DUE cursor; false at the end.  Nulls are
+ * possible only after somebody has dropped NOT NULL.
+ */
+bool
+statement_fetch_due(Portal portal, DueKey *key)
+{
+	SPITupleTable *table;
+	HeapTuple	row;
+	bool		is_null;
+
+	if (!statement_fetch(portal))
+		return false;
+	table = SPI_tuptable;
+	row = table->vals[0];
+	key->upload_id = heap_attisnull(row, 1, NULL) ? NULL :
+		DatumGetTextPCopy(SPI_getbinval(row, table->tupdesc, 1, &is_null));
+	key->due_at =
+		DatumGetTimestampTz(SPI_getbinval(row, table->tupdesc, 2, &is_null));
+	key->id = heap_attisnull(row, 3, NULL) ? PG_INT64_MAX :
+		DatumGetInt64(SPI_getbinval(row, table->tupdesc, 3, &is_null));
+	SPI_freetuptable(table);
+	return true;
 }

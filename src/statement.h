@@ -8,6 +8,8 @@
 #ifndef VALI_BLOB_STATEMENT_H
 #define VALI_BLOB_STATEMENT_H
 
+#include "catalog/pg_type.h"
+#include "datatype/timestamp.h"
 #include "executor/spi.h"
 
 #include "catalog.h"
@@ -37,6 +39,31 @@ typedef struct Statement
 	SPIPlanPtr	plan;
 } Statement;
 
+/*
+ * A scan of rows that were due at a point in time, from a position on.  Rows of
+ * the position that the limit left out are met when a scan starts from the
+ * beginning again.
+ */
+#define SELECT_DUE(table, due_at, condition) \
+	{ \
+		.text = "SELECT r.upload_id::pg_catalog.text, " due_at ", r.id " \
+		"FROM @." table " AS r " \
+		"WHERE (" due_at ", r.id) OPERATOR(pg_catalog.>) ($1, $2) " \
+		"AND " due_at " OPERATOR(pg_catalog.<=) $3 AND (" condition ") " \
+		"ORDER BY " due_at ", r.id LIMIT $4", \
+		.nargs = 4, \
+		.argtypes = {TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID}, \
+		.many_rows = true, \
+	}
+
+/* What such a scan returns of a row */
+typedef struct DueKey
+{
+	text	   *upload_id;		/* NULL: null */
+	TimestampTz due_at;
+	int64		id;				/* PG_INT64_MAX: null, which sorts last */
+} DueKey;
+
 extern void spi_open(void);
 extern void spi_close(void);
 extern void spi_utility(const char *command);
@@ -47,5 +74,6 @@ extern void statement_run(Statement *statement, const Datum *values,
 extern Portal statement_open(Statement *statement, const Datum *values,
 							 bool read_only);
 extern bool statement_fetch(Portal portal);
+extern bool statement_fetch_due(Portal portal, DueKey *key);
 
 #endif							/* VALI_BLOB_STATEMENT_H */

@@ -372,8 +372,8 @@ empty_written_slot(struct Store *store)
 	return ExecClearTuple(store->written);
 }
 
-/* Form the new version of the locked row. */
-static void
+/* Form the new version of the locked row; false if the table rejects it. */
+static bool
 form_new_version(struct Store *store, const TableInfo *info, const Session *session)
 {
 	TupleDesc	desc = RelationGetDescr(store->rel);
@@ -395,6 +395,7 @@ form_new_version(struct Store *store, const TableInfo *info, const Session *sess
 	}
 	ExecStoreVirtualTuple(written);
 	written->tts_tableOid = RelationGetRelid(store->rel);
+	return satisfies_constraints(info, written, session->changed);
 }
 
 /* Would the table accept the new version of the locked session? */
@@ -403,10 +404,8 @@ direct_accepts(struct Store *store, const Session *session)
 {
 	const TableInfo *info = usable_table(store);
 
-	if (info == NULL || !store->is_locked)
-		return false;
-	form_new_version(store, info, session);
-	return satisfies_constraints(info, store->written, session->changed);
+	return info != NULL && store->is_locked &&
+		form_new_version(store, info, session);
 }
 
 /* Insert the index entries of a new row, or of a version that is not HOT. */
@@ -512,8 +511,7 @@ direct_update(struct Store *store, Session *session)
 	 */
 	if (info->has_foreign_keys && is_own_version(store->found))
 		return false;
-	form_new_version(store, info, session);
-	if (!satisfies_constraints(info, store->written, session->changed))
+	if (!form_new_version(store, info, session))
 		return false;
 
 	store->is_locked = false;

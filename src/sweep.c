@@ -49,29 +49,16 @@ PG_FUNCTION_INFO_V1(vali_blob_sweep_uploads);
 /* How many rows may fail in one batch before it ends */
 #define MAX_FAILURES 10000
 
-/* A scan of rows that were due at a point in time, from a position on */
-#define SELECT_DUE(table, due_at, condition) \
-	{ \
-		.text = "SELECT r.upload_id::pg_catalog.text, r." due_at ", r.id " \
-		"FROM @." table " AS r " \
-		"WHERE (r." due_at ", r.id) OPERATOR(pg_catalog.>) ($1, $2) " \
-		"AND r." due_at " OPERATOR(pg_catalog.<=) $3 AND (" condition ") " \
-		"ORDER BY r." due_at ", r.id LIMIT $4", \
-		.nargs = 4, \
-		.argtypes = {TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID}, \
-		.many_rows = true, \
-	}
-
 /* The scans.  They leave out sessions of a status that we do not know. */
 static Statement select_due[] = {
-	[SCAN_EXPIRY] = SELECT_DUE("upload_session", "expires_at",
+	[SCAN_EXPIRY] = SELECT_DUE("upload_session", "r.expires_at",
 							   "r.status OPERATOR(pg_catalog.=) 'pending' "
 							   "OR r.status OPERATOR(pg_catalog.=) 'in_progress'"),
-	[SCAN_PURGE] = SELECT_DUE("upload_session", "expires_at",
+	[SCAN_PURGE] = SELECT_DUE("upload_session", "r.expires_at",
 							  "r.status OPERATOR(pg_catalog.=) 'complete' "
 							  "OR r.status OPERATOR(pg_catalog.=) 'aborted' "
 							  "OR r.status OPERATOR(pg_catalog.=) 'expired'"),
-	[SCAN_RECLAIMS] = SELECT_DUE("upload_reclaim", "enqueued_at", "true"),
+	[SCAN_RECLAIMS] = SELECT_DUE("upload_reclaim", "r.enqueued_at", "true"),
 };
 
 StaticAssertDecl(lengthof(select_due) == SCAN_COUNT,
@@ -209,30 +196,18 @@ record_failure(SweepPass *pass, const RowTask *task, const char *reason)
 				 sizeof(pass->error));
 }
 
-/*
- * Fetch the next key of a scan, and move the scan's position there.  Nulls are
- * possible only after somebody has dropped NOT NULL.
- */
+/* Fetch the next key of a scan, and move the scan's position there. */
 static bool
 fetch_key(Portal portal, SweepScan *scan, RowTask *task)
 {
-	SPITupleTable *table;
-	HeapTuple	row;
-	bool		is_null;
+	DueKey		key;
 
-	if (!statement_fetch(portal))
+	if (!statement_fetch_due(portal, &key))
 		return false;
-	table = SPI_tuptable;
-	row = table->vals[0];
-	task->upload_id = heap_attisnull(row, 1, NULL) ? NULL :
-		DatumGetTextPCopy(SPI_getbinval(row, table->tupdesc, 1, &is_null));
-	scan->position.due_at =
-		DatumGetTimestampTz(SPI_getbinval(row, table->tupdesc, 2, &is_null));
-	/* a null id sorts last */
-	scan->position.id = heap_attisnull(row, 3, NULL) ? PG_INT64_MAX :
-		DatumGetInt64(SPI_getbinval(row, table->tupdesc, 3, &is_null));
-	task->id = scan->position.id;
-	SPI_freetuptable(table);
+	scan->position.due_at = key.due_at;
+	scan->position.id = key.id;
+	task->upload_id = key.upload_id;
+	task->id = key.id;
 	return true;
 }
 
