@@ -137,7 +137,7 @@ remove_session(Store *store, const Request *request)
 
 	if (lock_session(store, request, LOCK_WAIT, &locked) != OUTCOME_OK)
 		return false;
-	if (locked.session.status == STATUS_OTHER)
+	if (!session_is_known(&locked.session))
 		report_outcome(OUTCOME_ENDED, &locked.session, request);
 
 	/*

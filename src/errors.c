@@ -46,19 +46,19 @@ copy_clipped(char *buffer, const char *string, size_t size)
 pg_noreturn static void
 report_ended(const char *id, const Session *session)
 {
+	if (!session_is_known(session))
+		ereport(ERROR,
+				(errcode(ERRCODE_UPLOAD_ENDED),
+				 errmsg("upload \"%s\" is not supported by the loaded library of extension \"vali_blob\"",
+						id),
+				 errdetail("The extension was updated after this session had loaded the library, or the status was added by hand."),
+				 errhint("Reconnect to load the new library; if it is preloaded, restart the server.")));
 	if (session->status == STATUS_COMPLETE)
 		ereport(ERROR,
 				(errcode(ERRCODE_UPLOAD_ENDED),
 				 errmsg("upload \"%s\" is complete", id),
 				 errdetail("A complete upload takes no more chunks or changes."),
 				 errhint("Start a new upload with start_upload().")));
-	if (session->status == STATUS_OTHER)
-		ereport(ERROR,
-				(errcode(ERRCODE_UPLOAD_ENDED),
-				 errmsg("status of upload \"%s\" is not supported by the loaded library of extension \"vali_blob\"",
-						id),
-				 errdetail("The extension was updated after this session had loaded the library, or the status was added by hand."),
-				 errhint("Reconnect to load the new one.")));
 	Assert(session->status == STATUS_ABORTED);
 	ereport(ERROR,
 			(errcode(ERRCODE_UPLOAD_ENDED),

@@ -58,7 +58,8 @@ session_shown_status(const Session *session, TimestampTz now)
 bool
 session_is_ready(const Session *session, TimestampTz now)
 {
-	return status_is_live(session->status) && !is_overdue(session, now) &&
+	return session_is_known(session) &&
+		status_is_live(session->status) && !is_overdue(session, now) &&
 		session->uploaded_bytes == session->total_size;
 }
 
@@ -67,8 +68,8 @@ bool
 session_is_purgeable(const Session *session, TimestampTz now)
 {
 	/* whether a status that we do not know is an end, we do not know either */
-	return !status_is_live(session->status) &&
-		session->status != STATUS_OTHER && session->expires_at <= now;
+	return session_is_known(session) &&
+		!status_is_live(session->status) && session->expires_at <= now;
 }
 
 /* Are two texts the same, byte by byte? */
@@ -204,10 +205,11 @@ end_session(Session *session, SessionStatus status, const RuleContext *context)
 static Outcome
 check_not_ended(const Session *session, TimestampTz now)
 {
+	if (!session_is_known(session))
+		return OUTCOME_ENDED;
 	switch (session_shown_status(session, now))
 	{
 		case STATUS_ABORTED:
-		case STATUS_OTHER:
 			return OUTCOME_ENDED;
 		case STATUS_EXPIRED:
 			return OUTCOME_EXPIRED;
@@ -371,6 +373,8 @@ Outcome
 session_abort(Session *session, const Request *request,
 			  const RuleContext *context)
 {
+	if (!session_is_known(session))
+		return OUTCOME_ENDED;
 	if (session->status == STATUS_ABORTED)
 		return OUTCOME_REPLAYED;
 	if (session_shown_status(session, context->now) == STATUS_EXPIRED)
@@ -393,7 +397,7 @@ session_expire(Session *session,
 			   const Request *request pg_attribute_unused(),
 			   const RuleContext *context)
 {
-	if (!is_overdue(session, context->now))
+	if (!session_is_known(session) || !is_overdue(session, context->now))
 		return OUTCOME_REPLAYED;
 	end_session(session, STATUS_EXPIRED, context);
 	return OUTCOME_OK;

@@ -6,7 +6,7 @@
  *
  * Columns are found by name in the row's own type, so that an administrator, or
  * a later version of the extension, may add columns to the table and drop them
- * again.
+ * again.  An optional one that is missing counts as null.
  *
  *-------------------------------------------------------------------------
  */
@@ -88,6 +88,8 @@ static const struct
 								 COLUMN_INSERTED | COLUMN_WRITABLE),
 	[COLUMN_EXPIRES_AT] = COLUMN(KIND_TIMESTAMPTZ, expires_at,
 								 COLUMN_INSERTED | COLUMN_WRITABLE | COLUMN_NULLABLE),
+	[COLUMN_RULES_VERSION] = COLUMN(KIND_INT8, rules_version,
+									COLUMN_NULLABLE | COLUMN_OPTIONAL),
 };
 
 StaticAssertDecl(lengthof(columns) == COLUMN_COUNT,
@@ -163,6 +165,8 @@ find_column(TupleDesc desc, SessionColumn column)
 					 errhint("Change the column's type back.")));
 		return i;
 	}
+	if ((columns[column].flags & COLUMN_OPTIONAL) != 0)
+		return COLUMN_MISSING;
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("column \"%s\" of table \"upload_session\" does not exist",
@@ -299,6 +303,11 @@ values_to_session(const Datum *values, const bool *nulls, const int *map,
 	{
 		int			i = map[column];
 
+		if (i == COLUMN_MISSING)
+		{
+			set_field(session, column, (Datum) 0, true);
+			continue;
+		}
 		/* possible only after somebody has dropped NOT NULL */
 		if (nulls[i] && (columns[column].flags & COLUMN_NULLABLE) == 0)
 			ereport(ERROR,

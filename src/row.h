@@ -19,12 +19,17 @@
 #define COLUMN_NULLABLE	0x01	/* the Session has a value for null */
 #define COLUMN_INSERTED	0x02	/* start_upload() sets it */
 #define COLUMN_WRITABLE	0x04	/* a change of a session may set it */
+#define COLUMN_OPTIONAL	0x08	/* not in every version of the extension */
 
 extern const char *column_name(SessionColumn column);
 extern Oid	column_type(SessionColumn column);
 extern Oid	column_argtype(SessionColumn column);
 extern int	column_limit(SessionColumn column);
 extern ColumnSet column_set(int flag);
+
+/* Where the columns are in a row: attribute indexes, or COLUMN_MISSING */
+#define COLUMN_MISSING (-1)
+
 extern void find_columns(TupleDesc desc, int *map);
 
 extern void values_to_session(const Datum *values, const bool *nulls,

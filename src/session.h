@@ -69,10 +69,11 @@ typedef enum SessionColumn
 	COLUMN_TTL,
 	COLUMN_CREATED_AT,
 	COLUMN_UPDATED_AT,
-	COLUMN_EXPIRES_AT
+	COLUMN_EXPIRES_AT,
+	COLUMN_RULES_VERSION
 } SessionColumn;
 
-#define COLUMN_COUNT (COLUMN_EXPIRES_AT + 1)
+#define COLUMN_COUNT (COLUMN_RULES_VERSION + 1)
 
 /* A set of columns */
 typedef uint32 ColumnSet;
@@ -85,6 +86,13 @@ StaticAssertDecl(COLUMN_COUNT <= sizeof(ColumnSet) * BITS_PER_BYTE,
 
 /* A total_size that is null: the length of the file is not known yet. */
 #define SIZE_DEFERRED (-1)
+
+/*
+ * The newest rules that this library knows.  A session that needs newer ones has
+ * their number in its column rules_version, which a later version of the
+ * extension adds: a backend that still has this library must not judge it.
+ */
+#define RULES_VERSION 0
 
 /* An expires_at that is null: the sweep never acts on the row. */
 #define EXPIRES_NEVER DT_NOEND
@@ -110,10 +118,19 @@ typedef struct Session
 	TimestampTz created_at;
 	TimestampTz updated_at;
 	TimestampTz expires_at;
+	int64		rules_version;
 
 	ColumnSet	changed;		/* columns that differ from the stored row */
 	Datum		row;			/* the row as stored, if it came through SQL */
 } Session;
+
+/* Does this library know the session's status, and the rules that it needs? */
+static inline bool
+session_is_known(const Session *session)
+{
+	return session->status != STATUS_OTHER &&
+		session->rules_version <= RULES_VERSION;
+}
 
 /* What a caller asks for.  Each rule reads the fields that concern it. */
 typedef struct Request

@@ -187,7 +187,8 @@ satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 	}
 	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
 	{
-		if ((changed & COLUMN_BIT(column)) != 0)
+		if ((changed & COLUMN_BIT(column)) != 0 &&
+			info->map[column] != COLUMN_MISSING)
 			attributes = bms_add_member(attributes, info->map[column] + 1 -
 										FirstLowInvalidHeapAttributeNumber);
 	}
@@ -312,11 +313,14 @@ has_other_columns(const TableInfo *info, TupleDesc desc)
 
 	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
 	{
-		Form_pg_attribute att = TupleDescAttr(desc, info->map[column]);
+		Form_pg_attribute att;
 
-		if ((writable & COLUMN_BIT(column)) != 0 &&
-			(att->atttypid != column_type(column) || att->atttypmod != -1 ||
-			 att->attidentity == ATTRIBUTE_IDENTITY_ALWAYS))
+		if ((writable & COLUMN_BIT(column)) == 0 ||
+			info->map[column] == COLUMN_MISSING)
+			continue;
+		att = TupleDescAttr(desc, info->map[column]);
+		if (att->atttypid != column_type(column) || att->atttypmod != -1 ||
+			att->attidentity == ATTRIBUTE_IDENTITY_ALWAYS)
 			return true;
 	}
 	return false;

@@ -136,6 +136,48 @@ foreach my $way ('sql', 'auto')
 is($node->safe_psql('postgres', 'SELECT upload_id, status FROM upload_session'), 'p|paused', 'it is still there');
 $node->safe_psql('postgres', 'DELETE FROM upload_session');
 
+# --- rules that this library does not know
+
+$node->safe_psql('postgres', 'ALTER TABLE upload_session ADD IF NOT EXISTS rules_version bigint');
+lives('a column for the rules');
+$node->safe_psql('postgres', q{
+	DELETE FROM upload_session;
+	INSERT INTO upload_session (upload_id, path, status, uploaded_bytes, total_size, expires_at, provider_data, rules_version)
+	VALUES ('live', 'file', 'in_progress', 10, 10, 'infinity', '{"part": 1}', 1000),
+		('overdue', 'file', 'in_progress', 5, 10, '-infinity', '{"part": 1}', 1000),
+		('complete', 'file', 'complete', 10, 10, '-infinity', '{}', 1000),
+		('aborted', 'file', 'aborted', 5, 10, '-infinity', '{}', 1000)});
+foreach my $way ('sql', 'auto')
+{
+	my $setup = "SET vali_blob.row_access = $way";
+	is( $node->safe_psql(
+			'postgres', qq{
+			$setup;
+			SELECT id.*, s.status FROM unnest('{live,overdue,complete,aborted}'::text[]) AS id, get_upload(id) AS s;
+			SELECT id.*, r.outcome, r.status, r.ready FROM unnest('{live,overdue,complete,aborted}'::text[]) AS id, try_advance_upload(id, 0, 1) AS r;
+			SELECT * FROM sweep_uploads();
+		}),
+		join("\n",
+			'live|in_progress', 'overdue|expired', 'complete|complete', 'aborted|aborted',
+			'live|ended|in_progress|f', 'overdue|ended|expired|f', 'complete|ended|complete|f', 'aborted|ended|aborted|f',
+			'0|0|0'),
+		"a session of other rules is shown, and left alone, row_access = $way");
+	foreach my $id ('live', 'overdue', 'complete', 'aborted')
+	{
+		is_deeply(
+			[
+				sqlstates_of(
+					$node, 'postgres', $setup,
+					map { "SELECT $_" } "advance_upload('$id', 0, 1)", "declare_upload_size('$id', 10)", "merge_upload_data('$id')",
+					"complete_upload('$id')", "abort_upload('$id')", "delete_upload('$id')")
+			],
+			[ ('VB003') x 6 ],
+			"nothing changes the $id one, row_access = $way");
+	}
+}
+is($node->safe_psql('postgres', 'SELECT count(*) FROM upload_session WHERE rules_version = 1000'), '4', 'they are still there');
+$node->safe_psql('postgres', 'DELETE FROM upload_session');
+
 # --- arguments
 
 # Give every function an argument of each kind that a later version may have.
