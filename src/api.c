@@ -53,6 +53,20 @@ get_ttl(FunctionCallInfo fcinfo, int n)
 	return interval_is_zero(ttl) ? NULL : ttl;
 }
 
+/* Return how old a new session may become; NULL: any age. */
+static Interval *
+get_max_age(FunctionCallInfo fcinfo, int n)
+{
+	Interval   *max_age;
+
+	if (argument_is_null(fcinfo, n))
+		return NULL;
+	max_age = PG_GETARG_INTERVAL_P(n);
+	check_interval(max_age, "max_age", false,
+				   "Pass an age such as '7 days', or leave the argument out.");
+	return max_age;
+}
+
 /* Return a random upload id. */
 static text *
 random_upload_id(FunctionCallInfo fcinfo)
@@ -76,7 +90,8 @@ check_new_session(const Session *session, const text *name)
 
 /*
  * start_upload(path, total_size, content_type, metadata, provider_data,
- * owner, bucket, ttl, upload_id): start a session, and return it.
+ * owner, bucket, ttl, upload_id, any_order, size_limit, auto_complete, max_age,
+ * or_resume): start a session, and return it.
  *
  * A caller that passes no upload_id does not know the one that we make, so
  * messages name the path instead.
@@ -88,21 +103,32 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 	Request		request = {0};
 	Store	   *store;
 	text	   *name;
+	bool		or_resume;
 	Datum		row;
 
 	PreventCommandIfReadOnly("start_upload()");
-	check_unknown_arguments(fcinfo, 9);
+	check_unknown_arguments(fcinfo, 14);
 	session.path = required_text(fcinfo, 0, "path");
 	session.upload_id = optional_text(fcinfo, 8);
 	name = session.upload_id == NULL ? session.path : session.upload_id;
-	session.total_size = PG_ARGISNULL(1) ? SIZE_DEFERRED :
-		required_size(fcinfo, 1, "total_size", name);
+	session.total_size = optional_size(fcinfo, 1, "total_size", name);
+	request.total_size = session.total_size;
 	session.content_type = optional_text(fcinfo, 2);
 	session.metadata = optional_json(fcinfo, 3, "metadata", name);
 	session.provider_data = optional_json(fcinfo, 4, "provider_data", name);
 	session.owner = optional_owner(fcinfo, 5, name);
 	session.bucket = optional_text(fcinfo, 6);
 	session.ttl = get_ttl(fcinfo, 7);
+	session.any_order = optional_flag(fcinfo, 9);
+	session.size_limit = optional_size(fcinfo, 10, "size_limit", name);
+	session.auto_complete = optional_flag(fcinfo, 11);
+	request.max_age = get_max_age(fcinfo, 12);
+	or_resume = optional_flag(fcinfo, 13);
+	if (or_resume && session.upload_id == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("\"upload_id\" must not be null with \"or_resume\""),
+				 errhint("Pass the upload_id of the upload to start or to go on with.")));
 	if (session.upload_id == NULL)
 		session.upload_id = random_upload_id(fcinfo);
 	if (session.metadata == NULL)
@@ -113,9 +139,16 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 
 	store = store_open(RowExclusiveLock);
 	request.upload_id = session.upload_id;
-	report_unless_done(start_session(store, &session, &request), &session,
-					   &request);
-	row = store_row(store, &session);
+	if (or_resume)
+		row = start_or_resume_session(store, &session, &request);
+	else
+	{
+		Outcome		outcome = start_session(store, &session, &request);
+
+		request.upload_id = name;
+		report_unless_done(outcome, &session, &request, NULL);
+		row = store_row(store, &session);
+	}
 	store_close(store);
 	PG_RETURN_DATUM(return_row(fcinfo, row));
 }
@@ -132,7 +165,7 @@ change_and_return_row(FunctionCallInfo fcinfo, Rule rule,
 	Datum		row;
 
 	report_unless_done(change_session(store, rule, request, LOCK_WAIT, &locked),
-					   &locked.session, request);
+					   &locked.session, request, &locked.context);
 	row = store_row(store, &locked.session);
 	store_close(store);
 	return return_row(fcinfo, row);
@@ -197,7 +230,10 @@ vali_blob_abort_upload(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(change_and_return_row(fcinfo, session_abort, &request));
 }
 
-/* delete_upload(upload_id, owner): delete a session; false if there is none. */
+/*
+ * delete_upload(upload_id, owner, reclaim_complete): delete a session; false if
+ * there is none.
+ */
 Datum
 vali_blob_delete_upload(PG_FUNCTION_ARGS)
 {
@@ -206,9 +242,10 @@ vali_blob_delete_upload(PG_FUNCTION_ARGS)
 	bool		found;
 
 	PreventCommandIfReadOnly("delete_upload()");
-	check_unknown_arguments(fcinfo, 2);
+	check_unknown_arguments(fcinfo, 3);
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.owner = optional_owner(fcinfo, 1, request.upload_id);
+	request.reclaim_complete = optional_flag(fcinfo, 2);
 
 	store = store_open(RowShareLock);
 	found = remove_session(store, &request);

@@ -25,6 +25,10 @@
 #include "row.h"
 #include "settings.h"
 
+/* What columns etag and checksum of upload_part take */
+#define MAX_ETAG_LENGTH 1024
+#define MAX_CHECKSUM_BYTES 64
+
 /* Longer intervals could lead out of the range of timestamps. */
 #define MAX_INTERVAL_YEARS 10000
 
@@ -52,6 +56,16 @@ check_unknown_arguments(FunctionCallInfo fcinfo, int known)
 	}
 }
 
+/*
+ * Is an argument null?  One that the installed version of the extension does not
+ * have counts as null.
+ */
+bool
+argument_is_null(FunctionCallInfo fcinfo, int n)
+{
+	return n >= PG_NARGS() || PG_ARGISNULL(n);
+}
+
 /* Report an argument that is null. */
 void
 require_not_null(FunctionCallInfo fcinfo, int n, const char *name,
@@ -68,7 +82,7 @@ require_not_null(FunctionCallInfo fcinfo, int n, const char *name,
 text *
 optional_text(FunctionCallInfo fcinfo, int n)
 {
-	return PG_ARGISNULL(n) ? NULL : PG_GETARG_TEXT_PP(n);
+	return argument_is_null(fcinfo, n) ? NULL : PG_GETARG_TEXT_PP(n);
 }
 
 /* Return a text that must not be null. */
@@ -86,7 +100,7 @@ required_text(FunctionCallInfo fcinfo, int n, const char *name)
 bool
 optional_flag(FunctionCallInfo fcinfo, int n)
 {
-	return !PG_ARGISNULL(n) && PG_GETARG_BOOL(n);
+	return !argument_is_null(fcinfo, n) && PG_GETARG_BOOL(n);
 }
 
 /* Return a number of rows. */
@@ -203,20 +217,72 @@ required_size(FunctionCallInfo fcinfo, int n, const char *name,
 					  name, upload_id);
 }
 
-/* Check that the end of a chunk is a bigint. */
+/* Return a number of bytes, or -1 for null. */
+int64
+optional_size(FunctionCallInfo fcinfo, int n, const char *name,
+			  const text *upload_id)
+{
+	return argument_is_null(fcinfo, n) ? -1 :
+		required_size(fcinfo, n, name, upload_id);
+}
+
+/* Check the number of a part; returns 0 for null. */
+int32
+check_part_number(bool is_null, int32 number, const text *upload_id)
+{
+	if (is_null)
+		return 0;
+	if (number < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"part_number\" of upload \"%s\" must be greater than zero, but is %d",
+						shown_text(upload_id), number),
+				 errhint("Number the parts of an upload from 1.")));
+	return number;
+}
+
+/* Check the lengths of what a chunk brings for its part. */
+static void
+check_part(const Request *request)
+{
+	const Part *chunk = &request->chunk;
+	int			length = chunk->etag == NULL ? 0 :
+		pg_mbstrlen_with_len(VARDATA_ANY(chunk->etag),
+							 VARSIZE_ANY_EXHDR(chunk->etag));
+
+	if (length > MAX_ETAG_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("\"etag\" of upload \"%s\" is too long: %d characters",
+						shown_text(request->upload_id), length),
+				 errdetail("At most %d characters fit.", MAX_ETAG_LENGTH),
+				 errhint("Pass a shorter value.")));
+	if (chunk->checksum != NULL &&
+		VARSIZE_ANY_EXHDR(chunk->checksum) > MAX_CHECKSUM_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("\"checksum\" of upload \"%s\" is too long: %d bytes",
+						shown_text(request->upload_id),
+						(int) VARSIZE_ANY_EXHDR(chunk->checksum)),
+				 errdetail("At most %d bytes fit.", MAX_CHECKSUM_BYTES),
+				 errhint("Pass a shorter value.")));
+}
+
+/* Check that the end of a chunk is a bigint, and what it brings for its part. */
 void
-check_chunk_end(const Request *request)
+check_chunk(const Request *request)
 {
 	int64		end;
 
-	if (pg_add_s64_overflow(request->chunk_offset, request->chunk_length, &end))
+	if (pg_add_s64_overflow(request->chunk.offset, request->chunk.length, &end))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("chunk of upload \"%s\" ends beyond the range of bigint: %lld + %lld",
 						shown_text(request->upload_id),
-						(long long) request->chunk_offset,
-						(long long) request->chunk_length),
+						(long long) request->chunk.offset,
+						(long long) request->chunk.length),
 				 errhint("Check \"chunk_offset\" and \"chunk_length\".")));
+	check_part(request);
 }
 
 /* Check that a text is not too long for its column. */
@@ -257,12 +323,15 @@ optional_json(FunctionCallInfo fcinfo, int n, const char *name,
 {
 	struct varlena *json;
 
-	if (PG_ARGISNULL(n))
+	if (argument_is_null(fcinfo, n))
 		return NULL;
 	json = PG_DETOAST_DATUM(PG_GETARG_DATUM(n));
 	if (!json_is_object(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 upload_id == NULL ?
+				 errmsg("\"%s\" must be a JSON object, but its type is %s",
+						name, json_kind(json)) :
 				 errmsg("\"%s\" of upload \"%s\" must be a JSON object, but its type is %s",
 						name, shown_text(upload_id), json_kind(json)),
 				 errhint("Pass an object such as {\"key\": \"value\"}.")));

@@ -13,6 +13,7 @@
 #include "session.h"
 
 extern void check_unknown_arguments(FunctionCallInfo fcinfo, int known);
+extern bool argument_is_null(FunctionCallInfo fcinfo, int n);
 extern void require_not_null(FunctionCallInfo fcinfo, int n, const char *name,
 							 const char *hint);
 
@@ -32,7 +33,11 @@ extern int64 required_size(FunctionCallInfo fcinfo, int n, const char *name,
 						   const text *upload_id);
 extern int64 check_size(bool is_null, int64 size, const char *name,
 						const text *upload_id);
-extern void check_chunk_end(const Request *request);
+extern int64 optional_size(FunctionCallInfo fcinfo, int n, const char *name,
+						   const text *upload_id);
+extern int32 check_part_number(bool is_null, int32 number,
+							   const text *upload_id);
+extern void check_chunk(const Request *request);
 extern void check_length(const text *value, SessionColumn column,
 						 const text *upload_id);
 extern void check_not_empty(const text *value, const char *name);

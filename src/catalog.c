@@ -7,6 +7,9 @@
  * by name.  The search_path plays no part, and a schema that merely looks like
  * the extension's is never used.
  *
+ * This library may be installed before the extension is updated in each of its
+ * databases.  What an earlier version does not have is optional: InvalidOid.
+ *
  * A backend caches what it has found until an invalidation of our tables, of
  * any schema or of any function (DROP EXTENSION, ALTER SCHEMA ... RENAME,
  * REVOKE ... ON FUNCTION), or of any role, membership or owner of a database,
@@ -39,6 +42,7 @@
 static const char *const table_names[] = {
 	[TABLE_SESSION] = "upload_session",
 	[TABLE_RECLAIM] = "upload_reclaim",
+	[TABLE_PART] = "upload_part",
 };
 
 static const char *const status_names[] = {
@@ -59,11 +63,16 @@ static const char *const outcome_names[] = {
 	[OUTCOME_EXPIRED] = "expired",
 	[OUTCOME_NOT_FOUND] = "not_found",
 	[OUTCOME_LOCKED] = "locked",
+	[OUTCOME_REPLACED] = "replaced",
 };
 
 StaticAssertDecl(lengthof(table_names) == TABLE_COUNT, "every table has a name");
 StaticAssertDecl(lengthof(status_names) == STATUS_COUNT, "every status has a name");
 StaticAssertDecl(lengthof(outcome_names) == OUTCOME_COUNT, "every outcome has a name");
+
+/* The first table, and the first outcome, that 1.0 does not have */
+#define FIRST_OPTIONAL_TABLE TABLE_PART
+#define FIRST_OPTIONAL_OUTCOME OUTCOME_REPLACED
 
 static Catalog cache;
 
@@ -78,12 +87,13 @@ static uint64 cache_valid_for = 0;
 static void
 relation_callback(Datum arg pg_attribute_unused(), Oid relid)
 {
-	if (relid == InvalidOid)
-		invalidations++;
 	for (int i = 0; i < TABLE_COUNT; i++)
 	{
-		if (relid == watched_tables[i])
+		if (relid == InvalidOid || relid == watched_tables[i])
+		{
 			invalidations++;
+			return;
+		}
 	}
 }
 
@@ -147,13 +157,13 @@ report_missing(const char *kind, const char *name, Oid schema)
 }
 
 static Oid
-find_table(Oid schema, const char *name)
+find_table(Oid schema, ExtensionTable table)
 {
-	Oid			table = get_relname_relid(name, schema);
+	Oid			relid = get_relname_relid(table_names[table], schema);
 
-	if (!OidIsValid(table))
-		report_missing("table", name, schema);
-	return table;
+	if (!OidIsValid(relid) && table < FIRST_OPTIONAL_TABLE)
+		report_missing("table", table_names[table], schema);
+	return relid;
 }
 
 static Oid
@@ -168,19 +178,32 @@ find_type(Oid schema, const char *name)
 	return type;
 }
 
-/* Find the labels of an enum.  It may have others, of a later version. */
+/*
+ * Find the labels of an enum, of which the first ones must be there.  It may have
+ * others, of a later version.
+ */
 static void
 find_labels(Oid schema, Oid type, const char *const *names, int count,
-			Oid *labels)
+			int required, Oid *labels)
 {
 	for (int i = 0; i < count; i++)
 	{
 		labels[i] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
 									ObjectIdGetDatum(type),
 									CStringGetDatum(names[i]));
-		if (!OidIsValid(labels[i]))
+		if (!OidIsValid(labels[i]) && i < required)
 			report_missing("enum label", names[i], schema);
 	}
+}
+
+/*
+ * Is the installed version of the extension 1.1 or later?  If not, a table or a
+ * column that merely has the name of one of its objects is somebody else's.
+ */
+static bool
+is_1_1(const Catalog *catalog)
+{
+	return OidIsValid(catalog->outcome_labels[OUTCOME_REPLACED]);
 }
 
 /* Find everything; the schema's name is allocated in the current context. */
@@ -197,17 +220,24 @@ find_objects(Catalog *catalog)
 				 errhint("Restore the schema and its objects from a backup.")));
 	catalog->schema = quote_identifier(schema_name);
 
-	for (int i = 0; i < TABLE_COUNT; i++)
-		catalog->tables[i] = watched_tables[i] = find_table(schema, table_names[i]);
 	catalog->chunk_result_type = find_type(schema, "chunk_result");
 	catalog->status_type = find_type(schema, "upload_status");
 	find_labels(schema, catalog->status_type, status_names, STATUS_COUNT,
-				catalog->status_labels);
+				STATUS_COUNT, catalog->status_labels);
 	find_labels(schema, find_type(schema, "chunk_outcome"), outcome_names,
-				OUTCOME_COUNT, catalog->outcome_labels);
+				OUTCOME_COUNT, FIRST_OPTIONAL_OUTCOME,
+				catalog->outcome_labels);
+	for (int i = 0; i < TABLE_COUNT; i++)
+	{
+		if (i < FIRST_OPTIONAL_TABLE || is_1_1(catalog))
+			catalog->tables[i] = find_table(schema, i);
+		/* one that was renamed may come back */
+		if (OidIsValid(catalog->tables[i]))
+			watched_tables[i] = catalog->tables[i];
+	}
 }
 
-/* Are these the same objects?  If the enum type is, so are its labels. */
+/* Are these the same objects?  If upload_status is, so are its labels. */
 static bool
 same_objects(const Catalog *a, const Catalog *b)
 {
@@ -215,7 +245,9 @@ same_objects(const Catalog *a, const Catalog *b)
 		strcmp(a->schema, b->schema) == 0 &&
 		memcmp(a->tables, b->tables, sizeof(a->tables)) == 0 &&
 		a->chunk_result_type == b->chunk_result_type &&
-		a->status_type == b->status_type;
+		a->status_type == b->status_type &&
+		memcmp(a->outcome_labels, b->outcome_labels,
+			   sizeof(a->outcome_labels)) == 0;
 }
 
 /* Look the objects up, and cache them; false if nothing has changed. */
@@ -258,6 +290,20 @@ catalog_get(void)
 	return &cache;
 }
 
+/* Is the installed version of the extension 1.1 or later? */
+bool
+has_objects_of_1_1(void)
+{
+	return is_1_1(catalog_get());
+}
+
+/* Does the installed version of the extension have a table? */
+bool
+has_table(ExtensionTable table)
+{
+	return OidIsValid(catalog_get()->tables[table]);
+}
+
 /* Return the name of a table; none of them needs quotes. */
 const char *
 table_name(ExtensionTable table)
@@ -275,6 +321,13 @@ open_extension_table(ExtensionTable table, LOCKMODE lockmode)
 	for (;;)
 	{
 		Oid			relid = catalog_get()->tables[table];
+
+		if (!OidIsValid(relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("table \"%s\" of extension \"%s\" does not exist",
+							table_names[table], EXTENSION_NAME),
+					 errhint("If it was renamed, undo that.")));
 
 		/*
 		 * Once we have the lock, we know of all that was done to the table

@@ -19,16 +19,17 @@
 typedef enum ExtensionTable
 {
 	TABLE_SESSION,
-	TABLE_RECLAIM
+	TABLE_RECLAIM,
+	TABLE_PART
 } ExtensionTable;
 
-#define TABLE_COUNT (TABLE_RECLAIM + 1)
+#define TABLE_COUNT (TABLE_PART + 1)
 
 typedef struct Catalog
 {
 	uint64		generation;		/* differs whenever anything below does */
 	const char *schema;			/* quoted, for SQL text */
-	Oid			tables[TABLE_COUNT];
+	Oid			tables[TABLE_COUNT];	/* see has_table() */
 	Oid			chunk_result_type;
 	Oid			status_type;
 	Oid			status_labels[STATUS_COUNT];
@@ -36,6 +37,8 @@ typedef struct Catalog
 } Catalog;
 
 extern const Catalog *catalog_get(void);
+extern bool has_objects_of_1_1(void);
+extern bool has_table(ExtensionTable table);
 extern const char *table_name(ExtensionTable table);
 extern Relation open_extension_table(ExtensionTable table, LOCKMODE lockmode);
 extern uint64 catalog_invalidations(void);

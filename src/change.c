@@ -11,13 +11,17 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "utils/timestamp.h"
 
 #include "change.h"
 #include "errors.h"
 #include "lifecycle.h"
+#include "part_store.h"
 #include "reclaim.h"
+#include "row.h"
 #include "settings.h"
+#include "statement.h"
 
 /* Return what the rules depend on, as it is now. */
 static RuleContext
@@ -39,7 +43,7 @@ static void
 after_change(Store *store, const Session *before, const Session *after)
 {
 	if (before != NULL && after != NULL && session_orphans_storage(before, after))
-		enqueue_reclaim(store, after);
+		enqueue_orphans(store, after);
 }
 
 /*
@@ -72,21 +76,59 @@ lock_session(Store *store, const Request *request, LockWait wait,
 	return OUTCOME_OK;
 }
 
+/* Find what a rule has to know of the session's parts. */
+static void
+find_parts(Store *store, LockedSession *locked, Rule rule, const Request *request)
+{
+	RuleContext *context = &locked->context;
+	PartsNeeded needed = parts_needed(rule, &locked->session, request,
+									  context->now);
+	Part		last;
+
+	if (needed.touched_before > 0)
+		context->touches_part =
+			part_find_last(store, request->upload_id, needed.touched_before,
+						   &context->touched) &&
+			context->touched.offset + context->touched.length > request->chunk.offset;
+	if (needed.end &&
+		part_find_last(store, request->upload_id, PG_INT64_MAX, &last))
+		context->parts_end = last.offset + last.length;
+}
+
 /* Apply a rule to a locked session, in memory. */
 Outcome
-apply_rule(LockedSession *locked, Rule rule, const Request *request)
+apply_rule(Store *store, LockedSession *locked, Rule rule, const Request *request)
 {
 	locked->context = current_context();
+	find_parts(store, locked, rule, request);
 	return rule(&locked->session, request, &locked->context);
 }
 
-/* Write a locked session that rules have changed. */
+/*
+ * Write a locked session that rules have changed, and the part that the last
+ * request leaves.
+ */
 void
-write_session(Store *store, LockedSession *locked)
+write_session(Store *store, LockedSession *locked, const Request *request)
 {
-	store_update(store, &locked->session);
-	after_change(store, &locked->before, &locked->session);
-	locked->before = locked->session;
+	Session    *session = &locked->session;
+	PartChange	part_change = session->part_change;
+
+	store_update(store, session);
+	switch (part_change)
+	{
+		case PART_UNCHANGED:
+			break;
+		case PART_ADDED:
+			part_insert(store, request->upload_id, &request->chunk);
+			break;
+		case PART_REPLACED:
+			part_replace(store, request->upload_id, &request->chunk);
+			break;
+	}
+	session->part_change = PART_UNCHANGED;
+	after_change(store, &locked->before, session);
+	locked->before = *session;
 }
 
 /* Delete a locked session. */
@@ -112,6 +154,70 @@ start_session(Store *store, Session *session, const Request *request)
 	return outcome;
 }
 
+/* How often to try to start a session that others start and delete meanwhile */
+#define MAX_START_ATTEMPTS 10
+
+/* A session to start in a subtransaction */
+typedef struct StartTask
+{
+	Session		session;
+	const Request *request;
+	Datum		row;
+} StartTask;
+
+/* Start it, with a store of its own, whose resources belong to the subtransaction. */
+static void
+start_in_subtransaction(void *argument)
+{
+	StartTask  *task = argument;
+	Store	   *store = store_open(RowExclusiveLock);
+
+	report_unless_done(start_session(store, &task->session, task->request),
+					   &task->session, task->request, NULL);
+	task->row = store_row(store, &task->session);
+	store_close(store);
+}
+
+/*
+ * Start a session, or find the one that was started by the same call before.
+ * Returns the row; an overdue one is shown as readers show it.
+ */
+Datum
+start_or_resume_session(Store *store, Session *session, const Request *request)
+{
+	Session		found;
+	ErrorData  *error = NULL;
+	const char *difference;
+
+	for (int attempts = 0;; attempts++)
+	{
+		StartTask	task = {.session = *session, .request = request};
+
+		if (store_read_latest(store, request->upload_id, &found))
+			break;
+		/* what was started since our snapshot was taken, we do not see */
+		if (error != NULL && IsolationUsesXactSnapshot())
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not serialize access due to concurrent start of upload \"%s\"",
+							shown_text(request->upload_id)),
+					 errhint("The transaction might succeed if retried.")));
+		/* it was deleted meanwhile; or a policy hides it, and always will */
+		if (error != NULL && attempts == MAX_START_ATTEMPTS)
+			ReThrowError(error);
+		error = in_subtransaction(start_in_subtransaction, &task);
+		if (error == NULL)
+			return task.row;
+		if (!is_duplicate_upload_id(error))
+			ReThrowError(error);
+	}
+	difference = session_difference(&found, session);
+	if (difference != NULL)
+		report_difference(difference, request);
+	return session_row(&found,
+					   session_shown_status(&found, GetCurrentTimestamp()));
+}
+
 /*
  * Find the session of a request, lock it, apply a rule, and write it if the rule
  * has changed it.
@@ -123,9 +229,9 @@ change_session(Store *store, Rule rule, const Request *request, LockWait wait,
 	Outcome		outcome = lock_session(store, request, wait, locked);
 
 	if (outcome == OUTCOME_OK)
-		outcome = apply_rule(locked, rule, request);
-	if (outcome == OUTCOME_OK)
-		write_session(store, locked);
+		outcome = apply_rule(store, locked, rule, request);
+	if (outcome == OUTCOME_OK || outcome == OUTCOME_REPLACED)
+		write_session(store, locked, request);
 	return outcome;
 }
 
@@ -138,7 +244,7 @@ remove_session(Store *store, const Request *request)
 	if (lock_session(store, request, LOCK_WAIT, &locked) != OUTCOME_OK)
 		return false;
 	if (!session_is_known(&locked.session))
-		report_outcome(OUTCOME_ENDED, &locked.session, request);
+		report_outcome(OUTCOME_ENDED, &locked.session, request, NULL);
 
 	/*
 	 * End a live one first, so that its storage is reclaimed.  Both rules see
@@ -147,7 +253,11 @@ remove_session(Store *store, const Request *request)
 	locked.context = current_context();
 	if (session_expire(&locked.session, request, &locked.context) == OUTCOME_OK ||
 		session_abort(&locked.session, request, &locked.context) == OUTCOME_OK)
-		write_session(store, &locked);
+		write_session(store, &locked, request);
+	/* a client asked for the finished file to be removed */
+	else if (request->reclaim_complete &&
+			 locked.session.status == STATUS_COMPLETE)
+		enqueue_reclaim(store, &locked.session);
 	delete_session(store, &locked);
 	return true;
 }
@@ -163,10 +273,10 @@ expire_session(Store *store, const text *upload_id)
 	LockedSession locked;
 
 	if (lock_session(store, &request, LOCK_SKIP, &locked) != OUTCOME_OK ||
-		apply_rule(&locked, session_expire, &request) != OUTCOME_OK)
+		apply_rule(store, &locked, session_expire, &request) != OUTCOME_OK)
 		return false;
 	Assert((locked.session.changed & ~EXPIRY_COLUMNS) == 0);
-	write_session(store, &locked);
+	write_session(store, &locked, &request);
 	return true;
 }
 

@@ -20,12 +20,15 @@ typedef struct LockedSession
 
 extern Outcome lock_session(Store *store, const Request *request,
 							LockWait wait, LockedSession *locked);
-extern Outcome apply_rule(LockedSession *locked, Rule rule,
+extern Outcome apply_rule(Store *store, LockedSession *locked, Rule rule,
 						  const Request *request);
-extern void write_session(Store *store, LockedSession *locked);
+extern void write_session(Store *store, LockedSession *locked,
+						  const Request *request);
 
 extern Outcome start_session(Store *store, Session *session,
 							 const Request *request);
+extern Datum start_or_resume_session(Store *store, Session *session,
+									 const Request *request);
 extern Outcome change_session(Store *store, Rule rule, const Request *request,
 							  LockWait wait, LockedSession *locked);
 extern bool remove_session(Store *store, const Request *request);

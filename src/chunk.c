@@ -179,24 +179,31 @@ advance(FunctionCallInfo fcinfo, bool raises)
 	ChunkResultType type;
 	HeapTuple	result;
 
-	check_unknown_arguments(fcinfo, 7);
+	check_unknown_arguments(fcinfo, 10);
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
-	request.chunk_offset = required_size(fcinfo, 1, "chunk_offset",
+	request.chunk.offset = required_size(fcinfo, 1, "chunk_offset",
 										 request.upload_id);
-	request.chunk_length = required_size(fcinfo, 2, "chunk_length",
+	request.chunk.length = required_size(fcinfo, 2, "chunk_length",
 										 request.upload_id);
-	check_chunk_end(&request);
 	request.final = optional_flag(fcinfo, 3);
 	request.provider_data = optional_json(fcinfo, 4, "provider_data",
 										  request.upload_id);
 	request.owner = optional_owner(fcinfo, 5, request.upload_id);
 	wait = optional_flag(fcinfo, 6) ? LOCK_NOWAIT : LOCK_WAIT;
+	request.chunk.number = check_part_number(argument_is_null(fcinfo, 7),
+											 argument_is_null(fcinfo, 7) ? 0 :
+											 PG_GETARG_INT32(7),
+											 request.upload_id);
+	request.chunk.etag = optional_text(fcinfo, 8);
+	request.chunk.checksum = argument_is_null(fcinfo, 9) ? NULL :
+		PG_GETARG_BYTEA_PP(9);
+	check_chunk(&request);
 
 	type = open_chunk_result_type();
 	store = store_open(RowShareLock);
 	outcome = change_session(store, session_advance, &request, wait, &locked);
 	if (raises)
-		report_unless_done(outcome, &locked.session, &request);
+		report_unless_done(outcome, &locked.session, &request, &locked.context);
 	result = build_chunk_result(outcome, &locked, &type);
 	store_close(store);
 	ReleaseTupleDesc(type.desc);
@@ -205,7 +212,8 @@ advance(FunctionCallInfo fcinfo, bool raises)
 
 /*
  * advance_upload(upload_id, chunk_offset, chunk_length, final, provider_data,
- * owner, nowait): confirm a chunk, or raise an error.
+ * owner, nowait, part_number, etag, checksum): confirm a chunk, or raise an
+ * error.
  */
 Datum
 vali_blob_advance_upload(PG_FUNCTION_ARGS)
@@ -237,23 +245,56 @@ static ArrayElements
 get_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
 {
 	ArrayElements elements;
-	ArrayType  *array;
-	bool		is_text = type == TEXTOID;
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(n);
+	int16		length;
+	bool		by_value;
+	char		align;
 
-	require_not_null(fcinfo, n, name,
-					 "Pass an array with one element for each chunk.");
-	array = PG_GETARG_ARRAYTYPE_P(n);
 	if (ARR_NDIM(array) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" must be a one-dimensional array, but has %d dimensions",
 						name, ARR_NDIM(array)),
 				 errhint("Pass an array with one element for each chunk.")));
-	deconstruct_array(array, type, is_text ? -1 : (int) sizeof(int64),
-					  !is_text && FLOAT8PASSBYVAL,
-					  is_text ? TYPALIGN_INT : TYPALIGN_DOUBLE,
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	deconstruct_array(array, type, length, by_value, align,
 					  &elements.values, &elements.nulls, &elements.count);
 	return elements;
+}
+
+/* Take an array argument apart that must not be null. */
+static ArrayElements
+required_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
+{
+	require_not_null(fcinfo, n, name,
+					 "Pass an array with one element for each chunk.");
+	return get_elements(fcinfo, n, name, type);
+}
+
+/* Take an array argument apart; null stands for that many nulls. */
+static ArrayElements
+optional_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type,
+				  int count)
+{
+	ArrayElements elements = {.count = count};
+
+	if (!argument_is_null(fcinfo, n))
+		elements = get_elements(fcinfo, n, name, type);
+	if (elements.count != count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("arrays must have the same number of elements"),
+				 errdetail("\"upload_ids\" has %d elements, \"%s\" has %d.",
+						   count, name, elements.count),
+				 errhint("Pass one element of each for each chunk.")));
+	return elements;
+}
+
+/* Is an element of an array null? */
+static bool
+element_is_null(const ArrayElements *elements, int i)
+{
+	return elements->values == NULL || elements->nulls[i];
 }
 
 /* Take one element of an array as a number of bytes. */
@@ -278,9 +319,13 @@ typedef struct ChunkOfMany
 static ChunkOfMany *
 get_chunks(FunctionCallInfo fcinfo, int *count)
 {
-	ArrayElements ids = get_elements(fcinfo, 0, "upload_ids", TEXTOID);
-	ArrayElements offsets = get_elements(fcinfo, 1, "chunk_offsets", INT8OID);
-	ArrayElements lengths = get_elements(fcinfo, 2, "chunk_lengths", INT8OID);
+	ArrayElements ids = required_elements(fcinfo, 0, "upload_ids", TEXTOID);
+	ArrayElements offsets = required_elements(fcinfo, 1, "chunk_offsets", INT8OID);
+	ArrayElements lengths = required_elements(fcinfo, 2, "chunk_lengths", INT8OID);
+	text	   *owner = optional_owner(fcinfo, 3, NULL);
+	ArrayElements numbers;
+	ArrayElements etags;
+	ArrayElements checksums;
 	ChunkOfMany *chunks;
 
 	if (ids.count != offsets.count || ids.count != lengths.count)
@@ -296,6 +341,9 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 				 errmsg("too many chunks in one call: %d", ids.count),
 				 errhint("Pass at most %d.",
 						 (int) (MaxAllocSize / sizeof(ChunkOfMany)))));
+	numbers = optional_elements(fcinfo, 4, "part_numbers", INT4OID, ids.count);
+	etags = optional_elements(fcinfo, 5, "etags", TEXTOID, ids.count);
+	checksums = optional_elements(fcinfo, 6, "checksums", BYTEAOID, ids.count);
 	chunks = palloc0(ids.count * sizeof(ChunkOfMany));
 	for (int i = 0; i < ids.count; i++)
 	{
@@ -308,11 +356,21 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 							i + 1),
 					 errhint("Pass one upload id for each chunk.")));
 		request->upload_id = DatumGetTextPP(ids.values[i]);
-		request->chunk_offset = element_size(&offsets, i, "chunk_offset",
+		request->chunk.offset = element_size(&offsets, i, "chunk_offset",
 											 request->upload_id);
-		request->chunk_length = element_size(&lengths, i, "chunk_length",
+		request->chunk.length = element_size(&lengths, i, "chunk_length",
 											 request->upload_id);
-		check_chunk_end(request);
+		request->owner = owner;
+		request->chunk.number =
+			check_part_number(element_is_null(&numbers, i),
+							  element_is_null(&numbers, i) ? 0 :
+							  DatumGetInt32(numbers.values[i]),
+							  request->upload_id);
+		if (!element_is_null(&etags, i))
+			request->chunk.etag = DatumGetTextPP(etags.values[i]);
+		if (!element_is_null(&checksums, i))
+			request->chunk.checksum = DatumGetByteaPP(checksums.values[i]);
+		check_chunk(request);
 		chunks[i].position = i;
 	}
 	*count = ids.count;
@@ -382,8 +440,11 @@ advance_by_chunks(Store *store, ChunkOfMany *chunks, int count,
 		}
 		outcome = lock_outcome;
 		if (lock_outcome == OUTCOME_ADVANCED)
-			outcome = apply_rule(&locked, session_advance, request);
-		has_changed |= outcome == OUTCOME_ADVANCED;
+			outcome = apply_rule(store, &locked, session_advance, request);
+		has_changed |= outcome == OUTCOME_ADVANCED || outcome == OUTCOME_REPLACED;
+		/* the next chunk may touch the part that this one leaves */
+		if (has_changed && locked.session.part_change != PART_UNCHANGED)
+			combine = false;
 
 		/*
 		 * The last result shows the session as stored.  What the table does not
@@ -392,7 +453,7 @@ advance_by_chunks(Store *store, ChunkOfMany *chunks, int count,
 		if (has_changed && (!combine || i == count - 1 ||
 							!store_accepts(store, &locked.session)))
 		{
-			write_session(store, &locked);
+			write_session(store, &locked, request);
 			has_changed = false;
 		}
 		caller = MemoryContextSwitchTo(result_context);
@@ -431,8 +492,9 @@ advance_in_order(Store *store, ChunkOfMany *chunks, int count,
 }
 
 /*
- * advance_uploads(upload_ids, chunk_offsets, chunk_lengths): advance many
- * sessions in one round trip; results in the order of the arguments.
+ * advance_uploads(upload_ids, chunk_offsets, chunk_lengths, owner, part_numbers,
+ * etags, checksums): advance many sessions in one round trip; results in the
+ * order of the arguments.
  */
 Datum
 vali_blob_advance_uploads(PG_FUNCTION_ARGS)
@@ -444,8 +506,7 @@ vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 	int			count;
 
 	PreventCommandIfReadOnly("advance_uploads()");
-	check_unknown_arguments(fcinfo, 3);
-	check_owner(NULL, NULL);
+	check_unknown_arguments(fcinfo, 7);
 	chunks = get_chunks(fcinfo, &count);
 	type = open_chunk_result_type();
 	InitMaterializedSRF(fcinfo, 0);

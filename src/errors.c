@@ -78,7 +78,7 @@ report_incomplete(const char *id, const Session *session, const Request *request
 				(errcode(ERRCODE_UPLOAD_INCOMPLETE),
 				 errmsg("final chunk of upload \"%s\" ends at byte %lld, before its total size of %lld bytes",
 						id,
-						(long long) (request->chunk_offset + request->chunk_length),
+						(long long) (request->chunk.offset + request->chunk.length),
 						(long long) session->total_size),
 				 errhint("Mark only the chunk that ends at the total size as final.")));
 	if (session->total_size == SIZE_DEFERRED)
@@ -92,6 +92,8 @@ report_incomplete(const char *id, const Session *session, const Request *request
 			 errmsg("upload \"%s\" is incomplete: %lld of %lld bytes are confirmed",
 					id, (long long) session->uploaded_bytes,
 					(long long) session->total_size),
+			 session->any_order ?
+			 errhint("Send what missing_ranges() returns.") :
 			 errhint("Go on at byte %lld.", (long long) session->uploaded_bytes)));
 }
 
@@ -100,13 +102,28 @@ report_incomplete(const char *id, const Session *session, const Request *request
  * declared.  DETAIL is a JSON object, documented for programs to read.
  */
 pg_noreturn static void
-report_too_large(const char *id, const Session *session, const Request *request)
+report_too_large(const char *id, const Session *session, const Request *request,
+				 const RuleContext *context)
 {
-	int64		chunk_end = request->chunk_offset + request->chunk_length;
-	int64		end = Max(chunk_end, session->uploaded_bytes);
-	int64		total_size = session->total_size == SIZE_DEFERRED ?
-		request->total_size : session->total_size;
+	int64		end = request->chunk.offset + request->chunk.length;
+	int64		total_size = session->total_size;
 
+	if (session->size_limit != SIZE_UNLIMITED && end > session->size_limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_UPLOAD_TOO_LARGE),
+				 errmsg("upload \"%s\" would reach byte %lld, beyond its size limit of %lld bytes",
+						id, (long long) end, (long long) session->size_limit),
+				 errdetail_internal("{\"size_limit\": %lld, \"provided_end\": %lld}",
+									(long long) session->size_limit, (long long) end),
+				 errhint("Start a new upload with a greater size_limit.")));
+
+	/* a size that is declared, or follows from a final chunk */
+	if (total_size == SIZE_DEFERRED || end <= total_size)
+	{
+		total_size = request->final ? end : request->total_size;
+		end = Max(session->any_order ? context->parts_end :
+				  session->uploaded_bytes, end);
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UPLOAD_TOO_LARGE),
 			 errmsg("upload \"%s\" would reach byte %lld, beyond a total size of %lld bytes",
@@ -116,9 +133,44 @@ report_too_large(const char *id, const Session *session, const Request *request)
 			 errhint("Send no more than the declared bytes, or start a new upload with the right size.")));
 }
 
+/* Report ERRCODE_UPLOAD_OFFSET_CONFLICT.  DETAIL is as above. */
+pg_noreturn static void
+report_conflict(const char *id, const Session *session, const Request *request,
+				const RuleContext *context)
+{
+	const Part *chunk = &request->chunk;
+	const Part *touched = &context->touched;
+
+	if (session->any_order)
+		ereport(ERROR,
+				(errcode(ERRCODE_UPLOAD_OFFSET_CONFLICT),
+				 errmsg("chunk of upload \"%s\" from byte %lld to %lld overlaps a confirmed one from %lld to %lld",
+						id, (long long) chunk->offset,
+						(long long) (chunk->offset + chunk->length),
+						(long long) touched->offset,
+						(long long) (touched->offset + touched->length)),
+				 errdetail_internal("{\"provided_offset\": %lld, \"provided_end\": %lld, \"confirmed_offset\": %lld, \"confirmed_end\": %lld}",
+									(long long) chunk->offset,
+									(long long) (chunk->offset + chunk->length),
+									(long long) touched->offset,
+									(long long) (touched->offset + touched->length)),
+				 errhint("Send what missing_ranges() returns.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UPLOAD_OFFSET_CONFLICT),
+			 errmsg("chunk of upload \"%s\" begins at byte %lld, but %lld bytes are confirmed",
+					id, (long long) chunk->offset,
+					(long long) session->uploaded_bytes),
+			 errdetail_internal("{\"expected_offset\": %lld, \"provided_offset\": %lld}",
+								(long long) session->uploaded_bytes,
+								(long long) chunk->offset),
+			 errhint("Go on at byte %lld.",
+					 (long long) session->uploaded_bytes)));
+}
+
 /* Report an outcome that is an error. */
 void
-report_outcome(Outcome outcome, const Session *session, const Request *request)
+report_outcome(Outcome outcome, const Session *session, const Request *request,
+			   const RuleContext *context)
 {
 	const char *id = shown_text(request->upload_id);
 
@@ -148,20 +200,10 @@ report_outcome(Outcome outcome, const Session *session, const Request *request)
 					 errhint("Start a new upload with start_upload().")));
 			break;
 		case OUTCOME_CONFLICT:
-			/* the detail is a JSON object, documented for programs to read */
-			ereport(ERROR,
-					(errcode(ERRCODE_UPLOAD_OFFSET_CONFLICT),
-					 errmsg("chunk of upload \"%s\" begins at byte %lld, but %lld bytes are confirmed",
-							id, (long long) request->chunk_offset,
-							(long long) session->uploaded_bytes),
-					 errdetail_internal("{\"expected_offset\": %lld, \"provided_offset\": %lld}",
-										(long long) session->uploaded_bytes,
-										(long long) request->chunk_offset),
-					 errhint("Go on at byte %lld.",
-							 (long long) session->uploaded_bytes)));
+			report_conflict(id, session, request, context);
 			break;
 		case OUTCOME_TOO_LARGE:
-			report_too_large(id, session, request);
+			report_too_large(id, session, request, context);
 			break;
 		case OUTCOME_INCOMPLETE:
 			report_incomplete(id, session, request);
@@ -175,8 +217,21 @@ report_outcome(Outcome outcome, const Session *session, const Request *request)
 					 errdetail("The total size can be declared only once."),
 					 errhint("Start a new upload for a file of another size.")));
 			break;
+		case OUTCOME_QUOTA_EXCEEDED:
+			/* the detail is a JSON object, documented for programs to read */
+			ereport(ERROR,
+					(errcode(ERRCODE_UPLOAD_QUOTA_EXCEEDED),
+					 errmsg("upload \"%s\" of %lld bytes exceeds its size limit of %lld bytes",
+							id, (long long) request->total_size,
+							(long long) session->size_limit),
+					 errdetail_internal("{\"quota\": \"size_limit\", \"limit\": %lld, \"used\": 0, \"requested\": %lld}",
+										(long long) session->size_limit,
+										(long long) request->total_size),
+					 errhint("Pass a greater size_limit to start_upload().")));
+			break;
 		case OUTCOME_ADVANCED:
 		case OUTCOME_REPLAYED:
+		case OUTCOME_REPLACED:
 			Assert(false);		/* no errors; see report_unless_done() */
 			break;
 	}
@@ -186,8 +241,21 @@ report_outcome(Outcome outcome, const Session *session, const Request *request)
 /* Report every outcome but success, the first time or repeated. */
 void
 report_unless_done(Outcome outcome, const Session *session,
-				  const Request *request)
+				  const Request *request, const RuleContext *context)
 {
-	if (outcome != OUTCOME_ADVANCED && outcome != OUTCOME_REPLAYED)
-		report_outcome(outcome, session, request);
+	if (outcome != OUTCOME_ADVANCED && outcome != OUTCOME_REPLAYED &&
+		outcome != OUTCOME_REPLACED)
+		report_outcome(outcome, session, request, context);
+}
+
+/* Report that a start with or_resume has found another session. */
+void
+report_difference(const char *argument, const Request *request)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("upload \"%s\" already exists",
+					shown_text(request->upload_id)),
+			 errdetail("It was started with another \"%s\".", argument),
+			 errhint("Choose another upload_id, or pass the same arguments to go on with the upload.")));
 }

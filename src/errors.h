@@ -22,12 +22,18 @@
 #define ERRCODE_UPLOAD_TOO_LARGE		MAKE_SQLSTATE('V', 'B', '0', '0', '5')
 #define ERRCODE_UPLOAD_INCOMPLETE		MAKE_SQLSTATE('V', 'B', '0', '0', '6')
 #define ERRCODE_UPLOAD_SIZE_MISMATCH	MAKE_SQLSTATE('V', 'B', '0', '0', '7')
+#define ERRCODE_UPLOAD_QUOTA_EXCEEDED	MAKE_SQLSTATE('V', 'B', '0', '0', '9')
 
 extern const char *shown_text(const text *value);
 extern void copy_clipped(char *buffer, const char *string, size_t size);
+
+/* The context is that of the rule that has judged the request, if one has. */
 pg_noreturn extern void report_outcome(Outcome outcome, const Session *session,
-									   const Request *request);
+									   const Request *request,
+									   const RuleContext *context);
+pg_noreturn extern void report_difference(const char *argument, const Request *request);
 extern void report_unless_done(Outcome outcome, const Session *session,
-							   const Request *request);
+							   const Request *request,
+							   const RuleContext *context);
 
 #endif							/* VALI_BLOB_ERRORS_H */

@@ -6,7 +6,8 @@
  *
  * All of them are decided here and nowhere else.  The file works on a Session
  * in memory, which the caller has read from the locked row.  It reads no
- * table, no setting and no clock: all of these are passed in.
+ * table, no setting and no clock: all of these are passed in.  What a rule has
+ * to know of the session's parts it says in parts_needed().
  *
  * pending and in_progress sessions are live.  A live session whose deadline
  * (expires_at) has passed counts as expired from that moment on, whether a
@@ -80,6 +81,13 @@ text_equals(const text *a, const text *b)
 		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
 }
 
+/* Are two texts the same, or both null? */
+static bool
+nullable_text_equals(const text *a, const text *b)
+{
+	return a == NULL || b == NULL ? a == b : text_equals(a, b);
+}
+
 /* May a caller that names this owner see the session?  NULL checks nothing. */
 bool
 session_belongs_to(const Session *session, const text *owner)
@@ -88,14 +96,58 @@ session_belongs_to(const Session *session, const text *owner)
 		(session->owner != NULL && text_equals(session->owner, owner));
 }
 
-/* Does a change orphan storage, which must then be reclaimed? */
+/* Does a change orphan storage, if there is some, which must then be reclaimed? */
 bool
 session_orphans_storage(const Session *before, const Session *after)
 {
 	return status_is_live(before->status) &&
-		(after->status == STATUS_ABORTED ||
-		 after->status == STATUS_EXPIRED) &&
-		!json_is_empty(after->provider_data);
+		(after->status == STATUS_ABORTED || after->status == STATUS_EXPIRED);
+}
+
+/*
+ * Which argument differs if a start with or_resume finds a session?  NULL if none
+ * does.
+ */
+const char *
+session_difference(const Session *session, const Session *wanted)
+{
+	if (!nullable_text_equals(session->owner, wanted->owner))
+		return "owner";
+	if (!nullable_text_equals(session->bucket, wanted->bucket))
+		return "bucket";
+	if (!text_equals(session->path, wanted->path))
+		return "path";
+	if (session->total_size != wanted->total_size)
+		return "total_size";
+	if (session->any_order != wanted->any_order)
+		return "any_order";
+	return NULL;
+}
+
+/* Does a chunk bring what only a part can keep? */
+bool
+brings_part(const Request *request)
+{
+	return request->chunk.number != 0 || request->chunk.etag != NULL ||
+		request->chunk.checksum != NULL;
+}
+
+/* Does the storage hold other bytes than when a part was confirmed? */
+static bool
+part_differs(const Part *part, const Part *chunk)
+{
+	return (chunk->etag != NULL &&
+			!nullable_text_equals(part->etag, chunk->etag)) ||
+		(chunk->checksum != NULL &&
+		 !nullable_text_equals(part->checksum, chunk->checksum));
+}
+
+/* Is the chunk exactly the part that it touches? */
+static bool
+is_touched_part(const RuleContext *context, const Part *chunk)
+{
+	return context->touches_part && context->touched.offset == chunk->offset &&
+		context->touched.length == chunk->length;
 }
 
 /* ---------- changes ---------- */
@@ -141,6 +193,19 @@ merge_provider_data(Session *session, const Request *request)
 	session->changed |= COLUMN_BIT(COLUMN_PROVIDER_DATA);
 }
 
+/* Have the caller write the part that a chunk leaves. */
+static void
+set_part(Session *session, PartChange change)
+{
+	session->part_change = change;
+	/* the mark of a session with parts, which older libraries must not judge */
+	if (session->rules_version < RULES_OF_1_1)
+	{
+		session->rules_version = RULES_OF_1_1;
+		session->changed |= COLUMN_BIT(COLUMN_RULES_VERSION);
+	}
+}
+
 static TimestampTz
 add_interval(TimestampTz when, const Interval *interval)
 {
@@ -149,15 +214,19 @@ add_interval(TimestampTz when, const Interval *interval)
 												   IntervalPGetDatum(interval)));
 }
 
-/* Return the deadline, with its slack, of a session that is active now. */
+/*
+ * Return the deadline, with its slack, of a session that is active now.  It is
+ * never beyond end_by, which is EXPIRES_NEVER, the greatest value, if null.
+ */
 static TimestampTz
-deadline_with_slack(TimestampTz promised, const Interval *ttl)
+deadline_with_slack(const Session *session, TimestampTz promised)
 {
 	Datum		slack = DirectFunctionCall2(interval_div,
-											IntervalPGetDatum(ttl),
+											IntervalPGetDatum(session->ttl),
 											Float8GetDatum(SLACK_DIVISOR));
 
-	return add_interval(promised, DatumGetIntervalP(slack));
+	return Min(add_interval(promised, DatumGetIntervalP(slack)),
+			   session->end_by);
 }
 
 /* Record activity: updated_at is exact, the deadline slides lazily. */
@@ -170,8 +239,8 @@ touch(Session *session, TimestampTz now)
 		TimestampTz promised = add_interval(now, session->ttl);
 
 		/* leave it alone as long as it keeps the promise, see above */
-		if (session->expires_at < promised)
-			set_expires_at(session, deadline_with_slack(promised, session->ttl));
+		if (session->expires_at < Min(promised, session->end_by))
+			set_expires_at(session, deadline_with_slack(session, promised));
 	}
 }
 
@@ -218,80 +287,181 @@ check_not_ended(const Session *session, TimestampTz now)
 	}
 }
 
+/* Is this more than the session may ever hold? */
+static bool
+exceeds_limit(const Session *session, int64 bytes)
+{
+	return session->size_limit != SIZE_UNLIMITED && bytes > session->size_limit;
+}
+
+/*
+ * Complete a session that does so by itself, once all its bytes are there.
+ * Returns whether that was done.
+ */
+static bool
+auto_complete(Session *session, const RuleContext *context)
+{
+	if (!session->auto_complete ||
+		session->uploaded_bytes != session->total_size)
+		return false;
+	end_session(session, STATUS_COMPLETE, context);
+	return true;
+}
+
 /* Start a session, whose other fields the caller has set. */
 Outcome
-session_start(Session *session,
-			  const Request *request pg_attribute_unused(),
+session_start(Session *session, const Request *request,
 			  const RuleContext *context)
 {
+	if (exceeds_limit(session, session->total_size))
+		return OUTCOME_QUOTA_EXCEEDED;
+
 	session->status = STATUS_PENDING;
 	session->uploaded_bytes = 0;
 	session->created_at = context->now;
 	session->updated_at = context->now;
-	session->expires_at = session->ttl == NULL ? EXPIRES_NEVER :
-		deadline_with_slack(add_interval(context->now, session->ttl),
-							session->ttl);
+	session->end_by = request->max_age == NULL ? EXPIRES_NEVER :
+		add_interval(context->now, request->max_age);
+	session->expires_at = session->ttl == NULL ? session->end_by :
+		deadline_with_slack(session, add_interval(context->now, session->ttl));
+	session->rules_version =
+		session->any_order || session->auto_complete ||
+		session->end_by != EXPIRES_NEVER ||
+		session->size_limit != SIZE_UNLIMITED ? RULES_OF_1_1 : RULES_OF_1_0;
+	(void) auto_complete(session, context);
 	return OUTCOME_OK;
+}
+
+/* What have the rules of a session to know of its parts? */
+PartsNeeded
+parts_needed(Rule rule, const Session *session, const Request *request,
+			 TimestampTz now)
+{
+	PartsNeeded needed = {0};
+	int64		end = request->chunk.offset + request->chunk.length;
+
+	if (!session_is_known(session) || !status_is_live(session->status) ||
+		is_overdue(session, now))
+		return needed;
+
+	if (rule == session_advance && request->chunk.length > 0 &&
+		(session->any_order ||
+		 (end <= session->uploaded_bytes &&
+		  (request->chunk.etag != NULL || request->chunk.checksum != NULL))))
+		needed.touched_before = end;
+	if (session->any_order &&
+		((rule == session_advance && request->final) ||
+		 (rule == session_declare_size && session->total_size == SIZE_DEFERRED)))
+		needed.end = true;
+	return needed;
+}
+
+/* Judge a chunk of a session that takes them in order. */
+static Outcome
+check_next_chunk(const Session *session, const Request *request,
+				 const RuleContext *context)
+{
+	int64		end = request->chunk.offset + request->chunk.length;
+
+	/* an empty chunk is not a replay: it slides the deadline */
+	if (end <= session->uploaded_bytes &&
+		(request->chunk.length > 0 || session->status == STATUS_COMPLETE))
+		return is_touched_part(context, &request->chunk) &&
+			part_differs(&context->touched, &request->chunk) ?
+			OUTCOME_REPLACED : OUTCOME_REPLAYED;
+	if (session->status == STATUS_COMPLETE)
+		return OUTCOME_ENDED;
+	if (request->chunk.offset != session->uploaded_bytes)
+		return OUTCOME_CONFLICT;
+	if (exceeds_limit(session, end) ||
+		(session->total_size != SIZE_DEFERRED && end > session->total_size))
+		return OUTCOME_TOO_LARGE;
+	if (request->final && end < session->total_size)
+		return OUTCOME_INCOMPLETE;
+	return OUTCOME_ADVANCED;
+}
+
+/* Judge a chunk of a session that takes them in any order. */
+static Outcome
+check_any_chunk(const Session *session, const Request *request,
+				const RuleContext *context)
+{
+	int64		end = request->chunk.offset + request->chunk.length;
+
+	/* all bytes of a complete session are confirmed */
+	if (session->status == STATUS_COMPLETE)
+		return end <= session->uploaded_bytes ? OUTCOME_REPLAYED : OUTCOME_ENDED;
+	if (exceeds_limit(session, end) ||
+		(session->total_size != SIZE_DEFERRED && end > session->total_size) ||
+		(request->final && context->parts_end > end))
+		return OUTCOME_TOO_LARGE;
+	if (request->final && end < session->total_size)
+		return OUTCOME_INCOMPLETE;
+	if (request->chunk.length == 0 || !context->touches_part)
+		return OUTCOME_ADVANCED;
+	if (!is_touched_part(context, &request->chunk))
+		return OUTCOME_CONFLICT;
+	return part_differs(&context->touched, &request->chunk) ?
+		OUTCOME_REPLACED : OUTCOME_REPLAYED;
 }
 
 /* Judge a chunk; the first condition that applies decides. */
 static Outcome
 check_chunk_fits(const Session *session, const Request *request,
-				 TimestampTz now)
+				 const RuleContext *context)
 {
-	Outcome		outcome = check_not_ended(session, now);
-	int64		end = request->chunk_offset + request->chunk_length;
+	Outcome		outcome = check_not_ended(session, context->now);
 
-	Assert(request->chunk_offset >= 0 && request->chunk_length >= 0 &&
-		   request->chunk_offset <= PG_INT64_MAX - request->chunk_length);
+	Assert(request->chunk.offset >= 0 && request->chunk.length >= 0 &&
+		   request->chunk.offset <= PG_INT64_MAX - request->chunk.length);
 	if (outcome != OUTCOME_OK)
 		return outcome;
-	/* an empty chunk is not a replay: it slides the deadline */
-	if (end <= session->uploaded_bytes &&
-		(request->chunk_length > 0 || session->status == STATUS_COMPLETE))
-		return OUTCOME_REPLAYED;
-	if (session->status == STATUS_COMPLETE)
-		return OUTCOME_ENDED;
-	if (request->chunk_offset != session->uploaded_bytes)
-		return OUTCOME_CONFLICT;
-	if (session->total_size != SIZE_DEFERRED)
-	{
-		if (end > session->total_size)
-			return OUTCOME_TOO_LARGE;
-		if (request->final && end < session->total_size)
-			return OUTCOME_INCOMPLETE;
-	}
-	return OUTCOME_ADVANCED;
+	return session->any_order ?
+		check_any_chunk(session, request, context) :
+		check_next_chunk(session, request, context);
 }
 
-/* Confirm a chunk; with "final", complete the session in the same step. */
+/*
+ * Confirm a chunk.  With "final", which says where the file ends, the session
+ * becomes complete in the same step, if nothing is missing.
+ */
 Outcome
 session_advance(Session *session, const Request *request,
 				const RuleContext *context)
 {
-	Outcome		outcome = check_chunk_fits(session, request, context->now);
+	Outcome		outcome = check_chunk_fits(session, request, context);
 
-	if (outcome != OUTCOME_ADVANCED)
+	if (outcome != OUTCOME_ADVANCED && outcome != OUTCOME_REPLACED)
 		return outcome;
 
 	merge_provider_data(session, request);
-	if (request->chunk_length > 0)
+	if (outcome == OUTCOME_REPLACED)
 	{
-		session->uploaded_bytes += request->chunk_length;
+		set_part(session, PART_REPLACED);
+		/* in order, "final" is not looked at in a chunk that is there already */
+		if (!session->any_order)
+		{
+			touch(session, context->now);
+			return outcome;
+		}
+	}
+	else if (request->chunk.length > 0)
+	{
+		session->uploaded_bytes += request->chunk.length;
 		session->changed |= COLUMN_BIT(COLUMN_UPLOADED_BYTES);
+		if (session->any_order || brings_part(request))
+			set_part(session, PART_ADDED);
 	}
-	if (request->final)
-	{
-		if (session->total_size == SIZE_DEFERRED)
-			set_total_size(session, session->uploaded_bytes);
+	if (request->final && session->total_size == SIZE_DEFERRED)
+		set_total_size(session, request->chunk.offset + request->chunk.length);
+	if (request->final && session->uploaded_bytes == session->total_size)
 		end_session(session, STATUS_COMPLETE, context);
-	}
-	else
+	else if (!auto_complete(session, context))
 	{
 		set_status(session, STATUS_IN_PROGRESS);
 		touch(session, context->now);
 	}
-	return OUTCOME_ADVANCED;
+	return outcome;
 }
 
 /* Set a total size that was deferred. */
@@ -309,11 +479,14 @@ session_declare_size(Session *session, const Request *request,
 		return OUTCOME_ENDED;
 	if (session->total_size != SIZE_DEFERRED)
 		return OUTCOME_SIZE_MISMATCH;
-	if (session->uploaded_bytes > request->total_size)
+	if (exceeds_limit(session, request->total_size))
+		return OUTCOME_QUOTA_EXCEEDED;
+	if (Max(session->uploaded_bytes, context->parts_end) > request->total_size)
 		return OUTCOME_TOO_LARGE;
 
 	set_total_size(session, request->total_size);
-	touch(session, context->now);
+	if (!auto_complete(session, context))
+		touch(session, context->now);
 	return OUTCOME_OK;
 }
 

@@ -24,6 +24,19 @@ extern bool session_belongs_to(const Session *session, const text *owner);
 extern bool session_orphans_storage(const Session *before,
 									const Session *after);
 
+/* What a rule has to know of a session's parts */
+typedef struct PartsNeeded
+{
+	int64		touched_before; /* the last part that begins before this; 0: none */
+	bool		end;			/* where the last part ends */
+} PartsNeeded;
+
+extern PartsNeeded parts_needed(Rule rule, const Session *session,
+								const Request *request, TimestampTz now);
+extern bool brings_part(const Request *request);
+extern const char *session_difference(const Session *session,
+									  const Session *wanted);
+
 /* rules */
 extern Outcome session_start(Session *session, const Request *request,
 							 const RuleContext *context);

@@ -45,8 +45,8 @@ typedef struct Listing
 {
 	StringInfoData query;
 	int			nargs;
-	Oid			argtypes[5];
-	Datum		values[5];
+	Oid			argtypes[6];
+	Datum		values[6];
 } Listing;
 
 /* get_upload(upload_id, owner): one session, if it is there. */
@@ -195,11 +195,15 @@ collect_conditions(FunctionCallInfo fcinfo, text *owner, TimestampTz now,
 	if (!PG_ARGISNULL(5))
 		add_condition(listing, "this_session.id OPERATOR(pg_catalog.<) ", "",
 					  INT8OID, PG_GETARG_DATUM(5));
+	if (!argument_is_null(fcinfo, 6))
+		add_condition(listing, "this_session.metadata OPERATOR(pg_catalog.@>) ", "",
+					  JSONBOID,
+					  PointerGetDatum(optional_json(fcinfo, 6, "metadata", NULL)));
 }
 
 /*
- * list_uploads(owner, path_prefix, status, idle_for, max_rows, after_id): a
- * page of sessions, newest first.
+ * list_uploads(owner, path_prefix, status, idle_for, max_rows, after_id,
+ * metadata): a page of sessions, newest first.
  *
  * Each listing is planned for its own conditions, so that each can use the
  * index that fits.
@@ -214,7 +218,7 @@ vali_blob_list_uploads(PG_FUNCTION_ARGS)
 	Listing		listing = {0};
 	Portal		portal;
 
-	check_unknown_arguments(fcinfo, 6);
+	check_unknown_arguments(fcinfo, 7);
 	owner = optional_owner(fcinfo, 0, NULL);
 	max_rows = required_count(fcinfo, 4, "max_rows");
 	initStringInfo(&listing.query);

@@ -22,6 +22,8 @@
 #include "arguments.h"
 #include "catalog.h"
 #include "errors.h"
+#include "json.h"
+#include "part_store.h"
 #include "reclaim.h"
 #include "row.h"
 #include "statement.h"
@@ -45,6 +47,14 @@ static Statement insert_reclaim = {
 	"VALUES ($1, $2, $3, $4, $5, $6)",
 	.nargs = QUEUED_COLUMN_COUNT,
 	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, InvalidOid, JSONBOID},
+};
+
+static Statement insert_reclaim_with_parts = {
+	.text = "INSERT INTO @.upload_reclaim "
+	"(upload_id, owner, bucket, path, reason, provider_data, parts) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7)",
+	.nargs = QUEUED_COLUMN_COUNT + 1,
+	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, InvalidOid, JSONBOID, JSONBOID},
 };
 
 /* The expression of upload_reclaim_due_idx: rows never claimed come first. */
@@ -103,18 +113,32 @@ static Statement drop_old_reclaim = {
 	.nargs = 3, .argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID},
 };
 
-/* Queue the orphaned storage of a session. */
-void
-enqueue_reclaim(Store *store, const Session *session)
+/* Return the parts of a session as JSON; null if it has none. */
+static Datum
+queued_parts(Store *store, const Session *session, bool *is_null)
 {
-	Datum		values[QUEUED_COLUMN_COUNT];
-	bool		nulls[QUEUED_COLUMN_COUNT];
+	*is_null = true;
+	/* the first part of a session sets rules_version */
+	if (session->rules_version < RULES_OF_1_1)
+		return (Datum) 0;
+	return parts_as_json(store, session->upload_id, is_null);
+}
+
+/* Insert a row into the queue. */
+static void
+insert_row(Store *store, const Session *session, Datum parts, bool has_parts)
+{
+	Datum		values[QUEUED_COLUMN_COUNT + 1];
+	bool		nulls[QUEUED_COLUMN_COUNT + 1];
 	int			nargs PG_USED_FOR_ASSERTS_ONLY = session_values(session, QUEUED_COLUMNS,
 																values, nulls);
 
 	Assert(nargs == QUEUED_COLUMN_COUNT);
+	values[QUEUED_COLUMN_COUNT] = parts;
+	nulls[QUEUED_COLUMN_COUNT] = false;
 	store_use_sql(store);
-	statement_run(&insert_reclaim, values, nulls, false);
+	statement_run(has_parts ? &insert_reclaim_with_parts : &insert_reclaim,
+				  values, nulls, false);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
@@ -122,6 +146,27 @@ enqueue_reclaim(Store *store, const Session *session)
 						shown_text(session->upload_id)),
 				 errdetail("A trigger, rule or row-level security policy on table \"%s\" suppressed the row.",
 						   table_name(TABLE_RECLAIM))));
+}
+
+/* Queue the storage of a session. */
+void
+enqueue_reclaim(Store *store, const Session *session)
+{
+	bool		has_no_parts;
+	Datum		parts = queued_parts(store, session, &has_no_parts);
+
+	insert_row(store, session, parts, !has_no_parts);
+}
+
+/* Queue the orphaned storage of a session, if there is some. */
+void
+enqueue_orphans(Store *store, const Session *session)
+{
+	bool		has_no_parts;
+	Datum		parts = queued_parts(store, session, &has_no_parts);
+
+	if (!has_no_parts || !json_is_empty(session->provider_data))
+		insert_row(store, session, parts, !has_no_parts);
 }
 
 /*

@@ -28,7 +28,8 @@
 /* How a column's values are stored, here and in the Session. */
 typedef enum ColumnKind
 {
-	KIND_INT8,					/* null: SIZE_DEFERRED */
+	KIND_BOOL,					/* null: false */
+	KIND_INT8,					/* null: -1 */
 	KIND_TEXT,
 	KIND_JSON,
 	KIND_INTERVAL,
@@ -38,6 +39,7 @@ typedef enum ColumnKind
 
 /* Their types; InvalidOid stands for upload_status. */
 static const Oid kind_types[] = {
+	[KIND_BOOL] = BOOLOID,
 	[KIND_INT8] = INT8OID,
 	[KIND_TEXT] = TEXTOID,
 	[KIND_JSON] = JSONBOID,
@@ -48,6 +50,8 @@ static const Oid kind_types[] = {
 
 StaticAssertDecl(lengthof(kind_types) == KIND_STATUS + 1,
 				 "every kind of column has a type");
+StaticAssertDecl(SIZE_DEFERRED == -1 && SIZE_UNLIMITED == -1,
+				 "-1 stands for null");
 
 #define COLUMN(kind, field, flags) \
 	{#field, (kind), offsetof(Session, field), (flags), 0}
@@ -72,7 +76,8 @@ static const struct
 	[COLUMN_TOTAL_SIZE] = COLUMN(KIND_INT8, total_size,
 								 COLUMN_INSERTED | COLUMN_WRITABLE | COLUMN_NULLABLE),
 	[COLUMN_UPLOADED_BYTES] = COLUMN(KIND_INT8, uploaded_bytes, COLUMN_WRITABLE),
-	[COLUMN_STATUS] = COLUMN(KIND_STATUS, status, COLUMN_WRITABLE),
+	[COLUMN_STATUS] = COLUMN(KIND_STATUS, status,
+							 COLUMN_WRITABLE | COLUMN_DEFAULTED),
 	[COLUMN_CONTENT_TYPE] = TEXT_COLUMN(content_type, 256,
 										COLUMN_INSERTED | COLUMN_NULLABLE),
 	[COLUMN_METADATA] = COLUMN(KIND_JSON, metadata,
@@ -88,8 +93,17 @@ static const struct
 								 COLUMN_INSERTED | COLUMN_WRITABLE),
 	[COLUMN_EXPIRES_AT] = COLUMN(KIND_TIMESTAMPTZ, expires_at,
 								 COLUMN_INSERTED | COLUMN_WRITABLE | COLUMN_NULLABLE),
+	[COLUMN_ANY_ORDER] = COLUMN(KIND_BOOL, any_order,
+								COLUMN_OPTIONAL | COLUMN_DEFAULTED),
+	[COLUMN_AUTO_COMPLETE] = COLUMN(KIND_BOOL, auto_complete,
+									COLUMN_OPTIONAL | COLUMN_DEFAULTED),
+	[COLUMN_END_BY] = COLUMN(KIND_TIMESTAMPTZ, end_by,
+							 COLUMN_OPTIONAL | COLUMN_DEFAULTED | COLUMN_NULLABLE),
+	[COLUMN_SIZE_LIMIT] = COLUMN(KIND_INT8, size_limit,
+								 COLUMN_OPTIONAL | COLUMN_DEFAULTED | COLUMN_NULLABLE),
 	[COLUMN_RULES_VERSION] = COLUMN(KIND_INT8, rules_version,
-									COLUMN_NULLABLE | COLUMN_OPTIONAL),
+									COLUMN_OPTIONAL | COLUMN_DEFAULTED |
+									COLUMN_WRITABLE | COLUMN_NULLABLE),
 };
 
 StaticAssertDecl(lengthof(columns) == COLUMN_COUNT,
@@ -145,10 +159,48 @@ column_set(int flag)
 	return set;
 }
 
+/* Has a session the default of a column? */
+static bool
+is_default(const Session *session, SessionColumn column)
+{
+	bool		is_null;
+	Datum		value = session_value(session, column, &is_null);
+
+	switch (columns[column].kind)
+	{
+		case KIND_BOOL:
+			return !DatumGetBool(value);
+		case KIND_STATUS:
+			return session->status == STATUS_PENDING;
+		default:
+			return is_null;
+	}
+}
+
+/* Return the columns that must be set to insert a session. */
+ColumnSet
+inserted_columns(const Session *session)
+{
+	ColumnSet	set = column_set(COLUMN_INSERTED);
+
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		if ((columns[column].flags & COLUMN_DEFAULTED) != 0 &&
+			!is_default(session, column))
+			set |= COLUMN_BIT(column);
+	}
+	return set;
+}
+
 /* Find a column by its name, and check its type. */
 static int
 find_column(TupleDesc desc, SessionColumn column)
 {
+	bool		is_optional = (columns[column].flags & COLUMN_OPTIONAL) != 0;
+
+	/* before it is there, another column may have its name */
+	if (is_optional && !has_objects_of_1_1())
+		return COLUMN_MISSING;
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -165,7 +217,7 @@ find_column(TupleDesc desc, SessionColumn column)
 					 errhint("Change the column's type back.")));
 		return i;
 	}
-	if ((columns[column].flags & COLUMN_OPTIONAL) != 0)
+	if (is_optional)
 		return COLUMN_MISSING;
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -211,9 +263,11 @@ set_field(Session *session, SessionColumn column, Datum value, bool is_null)
 {
 	switch (columns[column].kind)
 	{
+		case KIND_BOOL:
+			*FIELD(session, column, bool) = !is_null && DatumGetBool(value);
+			break;
 		case KIND_INT8:
-			*FIELD(session, column, int64) = is_null ? SIZE_DEFERRED :
-				DatumGetInt64(value);
+			*FIELD(session, column, int64) = is_null ? -1 : DatumGetInt64(value);
 			break;
 		case KIND_TEXT:
 			/* a long one may be toasted */
@@ -246,11 +300,13 @@ session_value(const Session *session, SessionColumn column, bool *is_null)
 	*is_null = false;
 	switch (columns[column].kind)
 	{
+		case KIND_BOOL:
+			return BoolGetDatum(*FIELD(session, column, bool));
 		case KIND_INT8:
 			{
 				int64		value = *FIELD(session, column, int64);
 
-				*is_null = is_nullable && value == SIZE_DEFERRED;
+				*is_null = is_nullable && value == -1;
 				return Int64GetDatum(value);
 			}
 		case KIND_TEXT:
@@ -379,6 +435,14 @@ row_with_status(Datum row, SessionStatus status)
 	return result;
 }
 
+/* Return the row of a session that came through SQL, with the status to be shown. */
+Datum
+session_row(const Session *session, SessionStatus status)
+{
+	return status == session->status ? session->row :
+		row_with_status(session->row, status);
+}
+
 /*
  * Prepare to return rows of upload_session as a set, as InitMaterializedSRF()
  * does.  It would copy the row type with all defaults and constraints, which
@@ -460,8 +524,7 @@ put_row(ReturnSetInfo *rsinfo, Datum row)
 void
 put_session(ReturnSetInfo *rsinfo, const Session *session, SessionStatus status)
 {
-	put_row(rsinfo, status == session->status ? session->row :
-			row_with_status(session->row, status));
+	put_row(rsinfo, session_row(session, status));
 }
 
 /* Put the row of a session that is in a slot, with the status to be shown. */

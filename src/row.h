@@ -20,12 +20,15 @@
 #define COLUMN_INSERTED	0x02	/* start_upload() sets it */
 #define COLUMN_WRITABLE	0x04	/* a change of a session may set it */
 #define COLUMN_OPTIONAL	0x08	/* not in every version of the extension */
+#define COLUMN_DEFAULTED 0x10	/* start_upload() sets it if it is not the
+								 * default: false, null or pending */
 
 extern const char *column_name(SessionColumn column);
 extern Oid	column_type(SessionColumn column);
 extern Oid	column_argtype(SessionColumn column);
 extern int	column_limit(SessionColumn column);
 extern ColumnSet column_set(int flag);
+extern ColumnSet inserted_columns(const Session *session);
 
 /* Where the columns are in a row: attribute indexes, or COLUMN_MISSING */
 #define COLUMN_MISSING (-1)
@@ -39,6 +42,7 @@ extern Datum session_value(const Session *session, SessionColumn column,
 extern int	session_values(const Session *session, ColumnSet columns,
 						   Datum *values, bool *nulls);
 extern void row_to_session(Datum row, Session *session);
+extern Datum session_row(const Session *session, SessionStatus status);
 
 extern void begin_rows(FunctionCallInfo fcinfo);
 extern void put_row(ReturnSetInfo *rsinfo, Datum row);

@@ -42,10 +42,12 @@ typedef enum Outcome
 	OUTCOME_EXPIRED,
 	OUTCOME_NOT_FOUND,
 	OUTCOME_LOCKED,
-	OUTCOME_SIZE_MISMATCH
+	OUTCOME_REPLACED,
+	OUTCOME_SIZE_MISMATCH,
+	OUTCOME_QUOTA_EXCEEDED
 } Outcome;
 
-#define OUTCOME_COUNT (OUTCOME_LOCKED + 1)
+#define OUTCOME_COUNT (OUTCOME_REPLACED + 1)
 
 /* Nothing stands against a request, or what is not a chunk was done */
 #define OUTCOME_OK OUTCOME_ADVANCED
@@ -70,6 +72,10 @@ typedef enum SessionColumn
 	COLUMN_CREATED_AT,
 	COLUMN_UPDATED_AT,
 	COLUMN_EXPIRES_AT,
+	COLUMN_ANY_ORDER,
+	COLUMN_AUTO_COMPLETE,
+	COLUMN_END_BY,
+	COLUMN_SIZE_LIMIT,
 	COLUMN_RULES_VERSION
 } SessionColumn;
 
@@ -87,15 +93,56 @@ StaticAssertDecl(COLUMN_COUNT <= sizeof(ColumnSet) * BITS_PER_BYTE,
 /* A total_size that is null: the length of the file is not known yet. */
 #define SIZE_DEFERRED (-1)
 
+/* A size_limit that is null */
+#define SIZE_UNLIMITED (-1)
+
 /*
  * The newest rules that this library knows.  A session that needs newer ones has
  * their number in its column rules_version, which a later version of the
  * extension adds: a backend that still has this library must not judge it.
  */
-#define RULES_VERSION 0
+#define RULES_VERSION 1
+
+/* Null, and those of 1.1: any_order, auto_complete, end_by, size_limit, parts */
+#define RULES_OF_1_0 (-1)
+#define RULES_OF_1_1 1
 
 /* An expires_at that is null: the sweep never acts on the row. */
 #define EXPIRES_NEVER DT_NOEND
+
+/* A row of upload_part: a chunk that has left one. */
+typedef struct Part
+{
+	int64		offset;
+	int64		length;
+	int32		number;			/* 0: null */
+	text	   *etag;
+	bytea	   *checksum;
+} Part;
+
+/* The columns of upload_part; table_info.c has a line for each of them. */
+typedef enum PartColumn
+{
+	PART_UPLOAD_ID,
+	PART_CHUNK_OFFSET,
+	PART_CHUNK_LENGTH,
+	PART_PART_NUMBER,
+	PART_ETAG,
+	PART_CHECKSUM,
+	PART_CONFIRMED_AT
+} PartColumn;
+
+#define PART_COLUMN_COUNT (PART_CONFIRMED_AT + 1)
+
+StaticAssertDecl((int) PART_COLUMN_COUNT <= (int) COLUMN_COUNT,
+				 "a map of the columns of upload_session has room for them");
+
+typedef enum PartChange
+{
+	PART_UNCHANGED,
+	PART_ADDED,
+	PART_REPLACED
+} PartChange;
 
 /* One row.  A null pointer is a null value; JSON values may be toasted. */
 typedef struct Session
@@ -118,9 +165,14 @@ typedef struct Session
 	TimestampTz created_at;
 	TimestampTz updated_at;
 	TimestampTz expires_at;
+	bool		any_order;
+	bool		auto_complete;
+	TimestampTz end_by;			/* EXPIRES_NEVER: null */
+	int64		size_limit;
 	int64		rules_version;
 
 	ColumnSet	changed;		/* columns that differ from the stored row */
+	PartChange	part_change;	/* what is to be done about the request's part */
 	Datum		row;			/* the row as stored, if it came through SQL */
 } Session;
 
@@ -137,14 +189,15 @@ typedef struct Request
 {
 	text	   *upload_id;
 	text	   *owner;			/* NULL: any */
-	int64		chunk_offset;
-	int64		chunk_length;
+	Part		chunk;
 	bool		final;
 	int64		total_size;
 	struct varlena *metadata;
 	struct varlena *provider_data;
 	struct varlena *result;
 	text	   *reason;
+	Interval   *max_age;
+	bool		reclaim_complete;
 } Request;
 
 /* What a rule depends on besides the session and the request. */
@@ -152,6 +205,9 @@ typedef struct RuleContext
 {
 	TimestampTz now;
 	int			retention;		/* vali_blob.retention, in seconds */
+	bool		touches_part;	/* what was found for parts_needed() */
+	Part		touched;		/* the last part that the chunk overlaps */
+	int64		parts_end;		/* where the last part of the session ends */
 } RuleContext;
 
 /* A rule: judges a request to a locked session, and changes it if allowed. */

@@ -250,15 +250,22 @@ statement_open(Statement *statement, const Datum *values, bool read_only)
 	return portal;
 }
 
+/* Fetch rows from a cursor into SPI_tuptable; returns how many there were. */
+uint64
+statement_fetch_many(Portal portal, int count)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	SPI_cursor_fetch(portal, true, count);
+	MemoryContextSwitchTo(caller);
+	return SPI_processed;
+}
+
 /* Fetch one row from a cursor into SPI_tuptable; false at the end. */
 bool
 statement_fetch(Portal portal)
 {
-	MemoryContext caller = CurrentMemoryContext;
-
-	SPI_cursor_fetch(portal, true, 1);
-	MemoryContextSwitchTo(caller);
-	return SPI_processed == 1;
+	return statement_fetch_many(portal, 1) == 1;
 }
 
 /*

@@ -74,6 +74,7 @@ extern void statement_run(Statement *statement, const Datum *values,
 extern Portal statement_open(Statement *statement, const Datum *values,
 							 bool read_only);
 extern bool statement_fetch(Portal portal);
+extern uint64 statement_fetch_many(Portal portal, int count);
 extern bool statement_fetch_due(Portal portal, DueKey *key);
 
 #endif							/* VALI_BLOB_STATEMENT_H */

@@ -137,8 +137,8 @@ vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 	guc_level = NewGUCNestLevel();
 	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	for (int i = 0; i < TABLE_COUNT; i++)
-		check_owner_of_tables(catalog_get()->tables[i], owner);
+	check_owner_of_tables(catalog_get()->tables[TABLE_SESSION], owner);
+	check_owner_of_tables(catalog_get()->tables[TABLE_RECLAIM], owner);
 
 	/* policies of row-level security are for clients */
 	GetUserIdAndSecContext(&user, &security);

@@ -98,15 +98,17 @@ store_accepts(Store *store, const Session *session)
 }
 
 /*
- * Is a unique violation about upload_id?  In partitions, or in shards, the
+ * Is an error about a duplicate upload_id?  In partitions, or in shards, the
  * constraint has another name; the columns of the key are in the detail, if the
  * user may see it.
  */
-static bool
+bool
 is_duplicate_upload_id(const ErrorData *error)
 {
 	const char *key = error->detail == NULL ? NULL : strchr(error->detail, '(');
 
+	if (error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+		return false;
 	if (key != NULL)
 		return strncmp(key, "(upload_id)=(", strlen("(upload_id)=(")) == 0;
 	return error->constraint_name != NULL &&
@@ -144,8 +146,7 @@ report_insert_error(MemoryContext context, const Session *session)
 	error = CopyErrorData();
 
 	/* raised anew, since the context of the original shows our statement */
-	if (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
-		is_duplicate_upload_id(error))
+	if (is_duplicate_upload_id(error))
 	{
 		FlushErrorState();
 		ereport(ERROR,

@@ -47,6 +47,7 @@ extern bool store_accepts(Store *store, const Session *session);
 
 /* Insert, update or delete a session; the latter two are locked. */
 extern void store_insert(Store *store, Session *session);
+extern bool is_duplicate_upload_id(const ErrorData *error);
 extern void store_update(Store *store, Session *session);
 extern void store_delete(Store *store, const Session *session);
 

@@ -73,32 +73,35 @@
  * Does the user have the privileges that SQL would require, on the whole table?
  * If not, SQL decides: privileges on columns may be enough.
  */
-static bool
-may_access(Relation rel, AclMode mode)
+bool
+may_access(Relation rel, ExtensionTable table, AclMode mode)
 {
-	/* what was found last: the privileges that a user has on a table */
-	static struct
+	typedef struct PrivilegeCache
 	{
 		Oid			user;
 		Oid			relid;
 		uint64		valid_for;	/* catalog_invalidations() */
 		AclMode		mode;
-	}			cache;
+	} PrivilegeCache;
+
+	/* what was found last: the privileges that a user has on each table */
+	static PrivilegeCache caches[TABLE_COUNT];
+	PrivilegeCache *cache = &caches[table];
 
 	/* a module that checks permissions, for auditing for example, needs SQL */
 	if (ExecutorCheckPerms_hook != NULL)
 		return false;
 
-	if (cache.valid_for != catalog_invalidations() ||
-		cache.user != GetUserId() || cache.relid != RelationGetRelid(rel))
+	if (cache->valid_for != catalog_invalidations() ||
+		cache->user != GetUserId() || cache->relid != RelationGetRelid(rel))
 	{
-		cache.user = GetUserId();
-		cache.relid = RelationGetRelid(rel);
+		cache->user = GetUserId();
+		cache->relid = RelationGetRelid(rel);
 		/* as of before we look: an invalidation meanwhile must not be lost */
-		cache.valid_for = catalog_invalidations();
-		cache.mode = 0;
+		cache->valid_for = catalog_invalidations();
+		cache->mode = 0;
 	}
-	if ((cache.mode & mode) == mode)
+	if ((cache->mode & mode) == mode)
 		return true;
 
 	/*
@@ -110,8 +113,26 @@ may_access(Relation rel, AclMode mode)
 		pg_class_aclmask(RelationGetRelid(rel), GetUserId(), mode,
 						 ACLMASK_ALL) != mode)
 		return false;
-	cache.mode |= mode;
+	cache->mode |= mode;
 	return true;
+}
+
+/*
+ * If the fast path is forced, report that it cannot be used for a table: because
+ * of the table, or, if that is NULL, because of the user's privileges.
+ */
+void
+report_indirect(ExtensionTable table, const char *unsupported)
+{
+	if (row_access_setting != ROW_ACCESS_DIRECT)
+		return;
+	if (unsupported == NULL)
+		unsupported = "The user's privileges must be checked by SQL.";
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot access table \"%s\" directly", table_name(table)),
+			 errdetail_internal("%s", unsupported),
+			 errhint("Set vali_blob.row_access to \"auto\".")));
 }
 
 /* Open the table, if the fast path can be used. */
@@ -127,23 +148,16 @@ direct_open(struct Store *store, LOCKMODE lockmode)
 		table_close(rel, NoLock);
 		return;
 	}
-	unsupported = table_info_get(rel)->unsupported;
+	unsupported = table_info_get(rel, TABLE_SESSION)->unsupported;
 	if (unsupported == NULL &&
-		!may_access(rel, lockmode == AccessShareLock ? ACL_SELECT :
-					ACL_SELECT | ACL_UPDATE))
-		unsupported = "The user's privileges must be checked by SQL.";
-	if (unsupported == NULL)
+		may_access(rel, TABLE_SESSION, lockmode == AccessShareLock ? ACL_SELECT :
+				   ACL_SELECT | ACL_UPDATE))
 	{
 		store->rel = rel;
 		store->found = table_slot_create(rel, NULL);
 		return;
 	}
-	if (row_access_setting == ROW_ACCESS_DIRECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot access table \"upload_session\" directly"),
-				 errdetail_internal("%s", unsupported),
-				 errhint("Set vali_blob.row_access to \"auto\".")));
+	report_indirect(TABLE_SESSION, unsupported);
 	/* keep the lock, as SQL needs it too */
 	table_close(rel, NoLock);
 }
@@ -171,7 +185,7 @@ usable_table(const struct Store *store)
 
 	if (store->rel == NULL)
 		return NULL;
-	info = table_info_get(store->rel);
+	info = table_info_get(store->rel, TABLE_SESSION);
 	return info->unsupported == NULL ? info : NULL;
 }
 
@@ -389,9 +403,13 @@ form_new_version(struct Store *store, const TableInfo *info, const Session *sess
 	{
 		int			i = info->map[column];
 
-		if ((session->changed & COLUMN_BIT(column)) != 0)
-			written->tts_values[i] = session_value(session, column,
-												   &written->tts_isnull[i]);
+		if ((session->changed & COLUMN_BIT(column)) == 0)
+			continue;
+		/* without it, SQL raises the error */
+		if (i == COLUMN_MISSING)
+			return false;
+		written->tts_values[i] = session_value(session, column,
+											   &written->tts_isnull[i]);
 	}
 	ExecStoreVirtualTuple(written);
 	written->tts_tableOid = RelationGetRelid(store->rel);
@@ -409,7 +427,7 @@ direct_accepts(struct Store *store, const Session *session)
 }
 
 /* Insert the index entries of a new row, or of a version that is not HOT. */
-static void
+void
 insert_index_entries(Relation rel, TupleTableSlot *slot, bool is_update,
 					 bool only_summarizing)
 {
@@ -431,25 +449,29 @@ bool
 direct_insert(struct Store *store, Session *session)
 {
 	const TableInfo *info = usable_table(store);
-	ColumnSet	inserted = column_set(COLUMN_INSERTED);
+	ColumnSet	inserted = inserted_columns(session);
 	TupleTableSlot *written;
 
 	if (info == NULL || !info->can_insert ||
-		!may_access(store->rel, ACL_SELECT | ACL_INSERT))
+		!may_access(store->rel, TABLE_SESSION, ACL_SELECT | ACL_INSERT))
 		return false;
 
 	written = empty_written_slot(store);
 	memset(written->tts_isnull, true,
 		   RelationGetDescr(store->rel)->natts * sizeof(bool));
+	fill_defaults(info, written);
 	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
 	{
 		int			i = info->map[column];
 
-		if ((inserted & COLUMN_BIT(column)) != 0)
-			written->tts_values[i] = session_value(session, column,
-												   &written->tts_isnull[i]);
+		if ((inserted & COLUMN_BIT(column)) == 0)
+			continue;
+		/* without it, SQL raises the error */
+		if (i == COLUMN_MISSING)
+			return false;
+		written->tts_values[i] = session_value(session, column,
+											   &written->tts_isnull[i]);
 	}
-	fill_defaults(info, written);
 	ExecStoreVirtualTuple(written);
 	written->tts_tableOid = RelationGetRelid(store->rel);
 	if (!satisfies_constraints(info, written, ALL_COLUMNS))
@@ -501,7 +523,7 @@ direct_update(struct Store *store, Session *session)
 	 */
 	LockRelationOid(RelationGetRelid(store->rel), RowExclusiveLock);
 	info = usable_table(store);
-	if (info == NULL || !may_access(store->rel, ACL_SELECT | ACL_UPDATE))
+	if (info == NULL || !may_access(store->rel, TABLE_SESSION, ACL_SELECT | ACL_UPDATE))
 		return false;
 
 	/*

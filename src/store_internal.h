@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store_internal.h
- *		The two access paths to the rows of upload_session, for store.c.
+ *		The two access paths to the rows of upload_session, for store.c, and
+ *		what the fast path to those of upload_part shares with them.
  *
  *-------------------------------------------------------------------------
  */
@@ -9,9 +10,11 @@
 #define VALI_BLOB_STORE_INTERNAL_H
 
 #include "executor/tuptable.h"
+#include "nodes/parsenodes.h"
 #include "storage/lockdefs.h"
 #include "utils/relcache.h"
 
+#include "catalog.h"
 #include "session.h"
 
 struct Store
@@ -40,6 +43,12 @@ extern bool direct_accepts(struct Store *store, const Session *session);
 extern bool direct_insert(struct Store *store, Session *session);
 extern bool direct_update(struct Store *store, Session *session);
 extern Datum direct_row(struct Store *store);
+
+/* store_direct.c, for part_store.c, too */
+extern void report_indirect(ExtensionTable table, const char *unsupported);
+extern bool may_access(Relation rel, ExtensionTable table, AclMode mode);
+extern void insert_index_entries(Relation rel, TupleTableSlot *slot,
+								 bool is_update, bool only_summarizing);
 
 /* store_sql.c; while connected to SPI */
 extern bool sql_read(const text *upload_id, bool latest, Session *session);

@@ -52,24 +52,20 @@ static Statement lock_one[] = {
 	},
 };
 
-static Statement insert_one =	/* its text is made at its first use */
-{
-	.returns_row = true, .table = TABLE_SESSION,
-};
-
 static Statement delete_one = {
 	.text = "DELETE FROM @.upload_session AS this_session "
 	"WHERE this_session.upload_id OPERATOR(pg_catalog.=) $1",
 	.nargs = 1, .argtypes = {TEXTOID},
 };
 
-/* An UPDATE of some columns, by these columns */
-typedef struct UpdateEntry
+/* A statement that writes some columns, by these columns */
+typedef struct WriteEntry
 {
 	ColumnSet	columns;
 	Statement	statement;
-} UpdateEntry;
+} WriteEntry;
 
+static HTAB *inserts = NULL;
 static HTAB *updates = NULL;
 
 /* Make a Session of the one row that a statement returned; false if none. */
@@ -165,11 +161,38 @@ fetch_written_row(Session *session, const text *upload_id)
 						   table_name(TABLE_SESSION))));
 }
 
-/* Make the statement that inserts a session. */
-static void
-make_insert(Statement *insert)
+/* Find the statement that writes these columns, or make it. */
+static Statement *
+find_write(HTAB **writes, ColumnSet columns,
+		   void (*make) (Statement *statement, ColumnSet columns))
 {
-	ColumnSet	set = column_set(COLUMN_INSERTED);
+	WriteEntry *entry;
+	bool		found;
+
+	if (*writes == NULL)
+	{
+		HASHCTL		control = {
+			.keysize = sizeof(ColumnSet),
+			.entrysize = sizeof(WriteEntry),
+			.hcxt = TopMemoryContext,
+		};
+
+		*writes = hash_create("vali_blob statements", 16, &control,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	entry = hash_search(*writes, &columns, HASH_ENTER, &found);
+	if (!found)
+		memset(&entry->statement, 0, sizeof(Statement));
+	/* also if it was entered, but making it has failed */
+	if (entry->statement.text == NULL)
+		make(&entry->statement, columns);
+	return &entry->statement;
+}
+
+/* Make the statement that inserts a session with these columns. */
+static void
+make_insert(Statement *insert, ColumnSet set)
+{
 	StringInfoData names;
 	StringInfoData values;
 
@@ -189,20 +212,22 @@ make_insert(Statement *insert)
 	insert->text = MemoryContextStrdup(TopMemoryContext,
 									   psprintf("INSERT INTO @.upload_session (%s) VALUES (%s)",
 												names.data, values.data));
+	insert->returns_row = true;
+	insert->table = TABLE_SESSION;
 }
 
 /* Insert a session; it becomes the row as stored. */
 void
 sql_insert(Session *session)
 {
+	ColumnSet	set = inserted_columns(session);
+	Statement  *insert = find_write(&inserts, set, make_insert);
 	const text *upload_id = session->upload_id;
 	Datum		values[STATEMENT_MAX_ARGS];
 	bool		nulls[STATEMENT_MAX_ARGS];
 
-	if (insert_one.text == NULL)
-		make_insert(&insert_one);
-	session_values(session, column_set(COLUMN_INSERTED), values, nulls);
-	statement_run(&insert_one, values, nulls, false);
+	session_values(session, set, values, nulls);
+	statement_run(insert, values, nulls, false);
 	fetch_written_row(session, upload_id);
 }
 
@@ -231,38 +256,11 @@ make_update(Statement *update, ColumnSet columns)
 	update->table = TABLE_SESSION;
 }
 
-/* Find the statement that updates these columns, or make it. */
-static Statement *
-find_update(ColumnSet columns)
-{
-	UpdateEntry *entry;
-	bool		found;
-
-	if (updates == NULL)
-	{
-		HASHCTL		control = {
-			.keysize = sizeof(ColumnSet),
-			.entrysize = sizeof(UpdateEntry),
-			.hcxt = TopMemoryContext,
-		};
-
-		updates = hash_create("vali_blob updates", 16, &control,
-							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
-	entry = hash_search(updates, &columns, HASH_ENTER, &found);
-	if (!found)
-		memset(&entry->statement, 0, sizeof(Statement));
-	/* also if it was entered, but making it has failed */
-	if (entry->statement.text == NULL)
-		make_update(&entry->statement, columns);
-	return &entry->statement;
-}
-
 /* Write the changed columns of a session; it becomes the row as stored. */
 void
 sql_update(Session *session)
 {
-	Statement  *update = find_update(session->changed);
+	Statement  *update = find_write(&updates, session->changed, make_update);
 	const text *upload_id = session->upload_id;
 	Datum		values[STATEMENT_MAX_ARGS];
 	bool		nulls[STATEMENT_MAX_ARGS];

@@ -120,8 +120,8 @@ report_owners(Oid relid, Oid other)
 static int
 errhint_owner(void)
 {
-	return errhint("Make a role that is not a superuser the owner of tables \"%s\" and \"%s\".",
-				   table_name(TABLE_SESSION), table_name(TABLE_RECLAIM));
+	return errhint("Make a role that is not a superuser the owner of all tables of extension \"%s\".",
+				   EXTENSION_NAME);
 }
 
 /*
@@ -358,13 +358,16 @@ Oid
 sweep_owner(void)
 {
 	const Catalog *catalog = catalog_get();
-	Oid			owner = table_owner(catalog->tables[TABLE_SESSION]);
+	Oid			session_table = catalog->tables[TABLE_SESSION];
+	Oid			part_table = catalog->tables[TABLE_PART];
+	Oid			owner = table_owner(session_table);
 
-	for (int i = 1; i < TABLE_COUNT; i++)
-	{
-		if (table_owner(catalog->tables[i]) != owner)
-			report_owners(catalog->tables[TABLE_SESSION], catalog->tables[i]);
-	}
+	if (table_owner(catalog->tables[TABLE_RECLAIM]) != owner)
+		report_owners(session_table, catalog->tables[TABLE_RECLAIM]);
+	/* a superuser's is safe as well, see check_sweep_is_safe() */
+	if (OidIsValid(part_table) && table_owner(part_table) != owner &&
+		!superuser_arg(table_owner(part_table)))
+		report_owners(session_table, part_table);
 	return owner;
 }
 
@@ -376,10 +379,17 @@ bool
 check_sweep_is_safe(Oid owner, SweepScanKind kind)
 {
 	const Catalog *catalog = catalog_get();
+	Oid			part_table = catalog->tables[TABLE_PART];
 	SafetyCheck check = {0};
 
 	if (!superuser_arg(owner))
-		return true;
+	{
+		/* a purge deletes the parts of a session as the owner of their table */
+		if (kind == SCAN_PURGE && OidIsValid(part_table) &&
+			superuser_arg(table_owner(part_table)))
+			add_table(&check, part_table, CHANGE_DELETE);
+		return !check.is_busy;
+	}
 	switch (kind)
 	{
 		case SCAN_EXPIRY:

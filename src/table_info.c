@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * table_info.c
- *		What is cached about upload_session for the fast path: whether it may
- *		be used, where the columns are, the constraints.
+ *		What is cached about the tables for the fast path: whether it may be
+ *		used, where the columns are, the constraints.
  *
- * The fast path (store_direct.c) requires a plain table: what the executor
+ * The fast path (store_direct.c) requires plain tables: what the executor
  * would do with anything else, it does not do.  In particular, no code of a user
  * may run between finding a row and writing it.
  *
@@ -20,7 +20,9 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_opfamily.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
@@ -38,8 +40,27 @@
 #include "row.h"
 #include "table_info.h"
 
-/* The table that was asked for last */
-static TableInfo cache;
+/* The tables that were asked for last; the reclaim queue has no fast path. */
+static TableInfo caches[TABLE_COUNT];
+
+/* The columns of upload_part, by PartColumn. */
+static const struct
+{
+	const char *name;
+	Oid			type;
+}			part_columns[] =
+{
+	[PART_UPLOAD_ID] = {"upload_id", VARCHAROID},
+	[PART_CHUNK_OFFSET] = {"chunk_offset", INT8OID},
+	[PART_CHUNK_LENGTH] = {"chunk_length", INT8OID},
+	[PART_PART_NUMBER] = {"part_number", INT4OID},
+	[PART_ETAG] = {"etag", TEXTOID},
+	[PART_CHECKSUM] = {"checksum", BYTEAOID},
+	[PART_CONFIRMED_AT] = {"confirmed_at", TIMESTAMPTZOID},
+};
+
+StaticAssertDecl(lengthof(part_columns) == PART_COLUMN_COUNT,
+				 "every column of upload_part has a line in the table");
 
 /* ---------- expressions ---------- */
 
@@ -185,9 +206,10 @@ satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 		if (slot->tts_isnull[i] && TupleDescAttr(desc, i)->attnotnull)
 			return false;
 	}
+	/* those of upload_part always are all; the map is another one there */
 	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
 	{
-		if ((changed & COLUMN_BIT(column)) != 0 &&
+		if (changed != ALL_COLUMNS && (changed & COLUMN_BIT(column)) != 0 &&
 			info->map[column] != COLUMN_MISSING)
 			attributes = bms_add_member(attributes, info->map[column] + 1 -
 										FirstLowInvalidHeapAttributeNumber);
@@ -211,6 +233,24 @@ satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 /* ---------- eligibility ---------- */
 
 /*
+ * Is an index unique, and can a scan of it find a row by upload_id, its first
+ * column, as SQL compares it?
+ */
+static bool
+finds_by_upload_id(Relation index, Relation rel, int upload_id)
+{
+	Form_pg_index form = index->rd_index;
+
+	return index->rd_rel->relam == BTREE_AM_OID &&
+		form->indisunique && form->indimmediate && form->indisvalid &&
+		form->indisready && form->indislive &&
+		form->indkey.values[0] == upload_id + 1 &&
+		index->rd_opfamily[0] == TEXT_BTREE_FAM_OID &&
+		index->rd_indcollation[0] ==
+		TupleDescAttr(RelationGetDescr(rel), upload_id)->attcollation;
+}
+
+/*
  * Look at the indexes: find the unique one on upload_id, and see whether one of
  * the others could reject a row version, or fail.
  */
@@ -228,11 +268,8 @@ examine_indexes(TableInfo *info, Relation rel)
 			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
 			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 
-		if (index->rd_rel->relam == BTREE_AM_OID &&
-			form->indisunique && form->indimmediate && form->indisvalid &&
-			form->indisready && form->indislive && !has_expressions &&
-			form->indnatts == 1 &&
-			form->indkey.values[0] == info->map[COLUMN_UPLOAD_ID] + 1)
+		if (finds_by_upload_id(index, rel, info->map[COLUMN_UPLOAD_ID]) &&
+			!has_expressions && form->indnatts == 1)
 			info->key_index = RelationGetRelid(index);
 		else if (has_expressions || form->indisunique || form->indisexclusion)
 			info->can_combine = false;
@@ -326,32 +363,38 @@ has_other_columns(const TableInfo *info, TupleDesc desc)
 	return false;
 }
 
-/*
- * Fill in what is known about a table.  Returns why the fast path cannot be
- * used, or NULL.
- */
+/* Is a table anything but a plain one?  Returns why, or NULL. */
 static const char *
-examine_table(TableInfo *info, Relation rel)
+examine_relation(Relation rel)
 {
-	TupleConstr *constr = RelationGetDescr(rel)->constr;
+	const char *name = RelationGetRelationName(rel);
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION ||
 		rel->rd_rel->relispartition || rel->rd_rel->relhassubclass)
-		return "Table \"upload_session\" is partitioned, is inherited, or is not a table.";
+		return psprintf("Table \"%s\" is partitioned, is inherited, or is not a table.",
+						name);
 	if (rel->rd_rel->relam != HEAP_TABLE_AM_OID)
-		return "The access method of table \"upload_session\" is not heap.";
+		return psprintf("The access method of table \"%s\" is not heap.", name);
 	if (rel->rd_rel->relrowsecurity)
-		return "Table \"upload_session\" has row-level security.";
+		return psprintf("Table \"%s\" has row-level security.", name);
 	if (rel->rd_rules != NULL)
-		return "Table \"upload_session\" has rules.";
-	if (has_generated_columns(constr))
-		return "Table \"upload_session\" has generated columns.";
+		return psprintf("Table \"%s\" has rules.", name);
+	if (has_generated_columns(RelationGetDescr(rel)->constr))
+		return psprintf("Table \"%s\" has generated columns.", name);
+
 	/*
-	 * On its workers such a table is empty; the rows are elsewhere.  To create
-	 * the extension creates functions, and so invalidates what we know.
+	 * On its workers such a table is empty; the rows are elsewhere.  CREATE
+	 * EXTENSION creates functions, which invalidates what we know.
 	 */
 	if (OidIsValid(get_extension_oid("citus", true)))
 		return "Extension \"citus\" exists, so the rows may be on other servers.";
+	return NULL;
+}
+
+/* Fill in what is known about upload_session. */
+static const char *
+examine_session_table(TableInfo *info, Relation rel)
+{
 	find_columns(RelationGetDescr(rel), info->map);
 	if (has_triggers(info, rel->trigdesc))
 		return "Table \"upload_session\" has triggers.";
@@ -455,7 +498,146 @@ fill_defaults(const TableInfo *info, TupleTableSlot *slot)
 	}
 }
 
+/* ---------- upload_part ---------- */
+
+/*
+ * Find the columns of upload_part; false if one is missing or has another type, or
+ * if there is another that takes more than a null.
+ */
+static bool
+find_part_columns(TableInfo *info, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			found = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		PartColumn	column;
+
+		if (att->attisdropped)
+			continue;
+		for (column = 0; column < PART_COLUMN_COUNT; column++)
+		{
+			if (strcmp(NameStr(att->attname), part_columns[column].name) == 0)
+				break;
+		}
+		if (column == PART_COLUMN_COUNT)
+		{
+			if (build_column_default(rel, i + 1) != NULL ||
+				get_typtype(att->atttypid) == TYPTYPE_DOMAIN)
+				return false;
+			continue;
+		}
+		if (att->atttypid != part_columns[column].type ||
+			att->attidentity != '\0' ||
+			(att->atttypmod != -1 &&
+			 (column != PART_UPLOAD_ID ||
+			  att->atttypmod - VARHDRSZ < column_limit(COLUMN_UPLOAD_ID))))
+			return false;
+		info->map[column] = i;
+		found++;
+	}
+	return found == PART_COLUMN_COUNT;
+}
+
+/*
+ * Does a trigger do nothing when we insert a part of a session that we have locked?
+ * True for the check of the foreign key to upload_session: that session is there,
+ * and stays.
+ */
+static bool
+is_idle_part_trigger(const TableInfo *info, const Trigger *trigger)
+{
+	HeapTuple	tuple;
+	Form_pg_constraint form;
+	int			nkeys;
+	AttrNumber	referencing[INDEX_MAX_KEYS];
+	AttrNumber	referenced[INDEX_MAX_KEYS];
+	bool		is_idle;
+
+	if (!TRIGGER_FOR_INSERT(trigger->tgtype))
+		return true;
+	if (!trigger->tgisinternal ||
+		RI_FKey_trigger_type(trigger->tgfoid) != RI_TRIGGER_FK)
+		return false;
+	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(trigger->tgconstraint));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_constraint) GETSTRUCT(tuple);
+	DeconstructFkConstraintRow(tuple, &nkeys, referencing, referenced,
+							   NULL, NULL, NULL, NULL, NULL);
+	/* a check that is deferred keeps ALTER TABLE waiting until it is done */
+	is_idle = !form->condeferrable &&
+		form->confrelid == catalog_get()->tables[TABLE_SESSION] &&
+		nkeys == 1 && referencing[0] == info->map[PART_UPLOAD_ID] + 1 &&
+		referenced[0] == get_attnum(form->confrelid,
+									column_name(COLUMN_UPLOAD_ID));
+	ReleaseSysCache(tuple);
+	return is_idle;
+}
+
+/* Find the unique index on (upload_id, chunk_offset), in this order. */
+static Oid
+find_part_key(const TableInfo *info, Relation rel)
+{
+	Oid			found = InvalidOid;
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+
+		if (finds_by_upload_id(index, rel, info->map[PART_UPLOAD_ID]) &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
+			form->indnkeyatts == 2 &&
+			form->indkey.values[1] == info->map[PART_CHUNK_OFFSET] + 1 &&
+			index->rd_opfamily[1] == INTEGER_BTREE_FAM_OID &&
+			index->rd_indoption[0] == 0 && index->rd_indoption[1] == 0)
+			found = RelationGetRelid(index);
+		index_close(index, NoLock);
+	}
+	return found;
+}
+
+/* Fill in what is known about upload_part. */
+static const char *
+examine_part_table(TableInfo *info, Relation rel)
+{
+	if (!find_part_columns(info, rel))
+		return "Table \"upload_part\" has other columns.";
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		if (!is_idle_part_trigger(info, &rel->trigdesc->triggers[i]))
+			return "Table \"upload_part\" has triggers.";
+	}
+	info->key_index = find_part_key(info, rel);
+	if (!OidIsValid(info->key_index))
+		return "Table \"upload_part\" has no unique index on its key.";
+	if (!collect_checks(info, rel))
+		return "A CHECK constraint of table \"upload_part\" calls a function that is not a plain built-in one.";
+	return NULL;
+}
+
 /* ---------- the cache ---------- */
+
+/*
+ * Fill in what is known about a table.  Returns why the fast path cannot be
+ * used, or NULL.
+ */
+static const char *
+examine_table(TableInfo *info, Relation rel, ExtensionTable table)
+{
+	const char *unsupported = examine_relation(rel);
+
+	if (unsupported != NULL)
+		return unsupported;
+	Assert(table == TABLE_SESSION || table == TABLE_PART);
+	return table == TABLE_SESSION ? examine_session_table(info, rel) :
+		examine_part_table(info, rel);
+}
 
 /*
  * Return what is known about a table, which the caller has locked.  That is
@@ -463,27 +645,29 @@ fill_defaults(const TableInfo *info, TupleTableSlot *slot)
  * of a user may run, which may call our functions.
  */
 const TableInfo *
-table_info_get(Relation rel)
+table_info_get(Relation rel, ExtensionTable table)
 {
+	TableInfo  *cache = &caches[table];
 	uint64		valid_for = catalog_invalidations();
 	MemoryContext caller;
 
-	if (cache.valid_for == valid_for && cache.relid == RelationGetRelid(rel))
-		return &cache;
+	if (cache->valid_for == valid_for && cache->relid == RelationGetRelid(rel))
+		return cache;
 
 	/* not valid if we fail */
-	cache = (TableInfo) {.context = cache.context};
-	if (cache.context == NULL)
-		cache.context = AllocSetContextCreate(TopMemoryContext,
-											  "vali_blob table",
-											  ALLOCSET_SMALL_SIZES);
-	MemoryContextReset(cache.context);
-	caller = MemoryContextSwitchTo(cache.context);
-	cache.unsupported = examine_table(&cache, rel);
-	cache.can_insert = cache.unsupported == NULL && collect_defaults(&cache, rel);
+	*cache = (TableInfo) {.context = cache->context};
+	if (cache->context == NULL)
+		cache->context = AllocSetContextCreate(TopMemoryContext,
+											   "vali_blob table",
+											   ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(cache->context);
+	caller = MemoryContextSwitchTo(cache->context);
+	cache->unsupported = examine_table(cache, rel, table);
+	cache->can_insert = cache->unsupported == NULL && table == TABLE_SESSION &&
+		collect_defaults(cache, rel);
 	MemoryContextSwitchTo(caller);
-	cache.relid = RelationGetRelid(rel);
+	cache->relid = RelationGetRelid(rel);
 	/* as of before we looked: an invalidation meanwhile must not be lost */
-	cache.valid_for = valid_for;
-	return &cache;
+	cache->valid_for = valid_for;
+	return cache;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * table_info.h
- *		What is cached about upload_session for the fast path.
+ *		What is cached about the tables for the fast path.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,6 +13,7 @@
 #include "nodes/execnodes.h"
 #include "utils/relcache.h"
 
+#include "catalog.h"
 #include "session.h"
 
 /* An expression, and what it is evaluated with */
@@ -29,7 +30,7 @@ typedef struct CheckInfo
 	Bitmapset  *attributes;		/* what it depends on; NULL: anything */
 } CheckInfo;
 
-/* An attribute that start_upload() does not set */
+/* An attribute that we do not set */
 typedef struct DefaultInfo
 {
 	int			index;
@@ -42,8 +43,9 @@ typedef struct TableInfo
 	uint64		valid_for;		/* catalog_invalidations(); 0: for nothing */
 	MemoryContext context;		/* of what follows */
 	const char *unsupported;	/* why the fast path cannot be used, or NULL */
-	Oid			key_index;		/* the unique index on upload_id */
-	int			map[COLUMN_COUNT];	/* where the columns are */
+	Oid			key_index;		/* the unique index on the key */
+	int			map[COLUMN_COUNT];	/* where the columns are, by SessionColumn, or
+									 * by PartColumn for upload_part */
 	CheckInfo  *checks;
 	int			check_count;
 	ExprContext *econtext;		/* to evaluate expressions in */
@@ -54,7 +56,7 @@ typedef struct TableInfo
 	int			default_count;
 } TableInfo;
 
-extern const TableInfo *table_info_get(Relation rel);
+extern const TableInfo *table_info_get(Relation rel, ExtensionTable table);
 extern bool satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 								  ColumnSet changed);
 extern void fill_defaults(const TableInfo *info, TupleTableSlot *slot);

@@ -169,7 +169,8 @@ lock_objects(WorkerResult *why_not)
 	catalog = catalog_get();
 	for (int i = 0; i < TABLE_COUNT; i++)
 	{
-		if (!ConditionalLockRelationOid(catalog->tables[i], RowExclusiveLock))
+		if (OidIsValid(catalog->tables[i]) &&
+			!ConditionalLockRelationOid(catalog->tables[i], RowExclusiveLock))
 			return false;
 	}
 	return true;

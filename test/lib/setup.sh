@@ -301,6 +301,8 @@ make_workplace() {
 	mkdir "$workplace"/{source,home,tmp,root}
 	tar -C "$checkout" --exclude=./.git --exclude=./tmp_check -cf - . |
 		tar -C "$workplace/source" -xf -
+	# where it cannot be had, the test that needs it is skipped
+	"$checkout/test/lib/release.sh" "$workplace/release-1.0" 2>/dev/null || true
 
 	# At the same paths under another root, PostgreSQL finds its own parts.
 	for dir in bindir pkglibdir sharedir; do

@@ -128,12 +128,6 @@ SELECT throws_ok($$ SELECT advance_upload(pg_temp.upload('live'), 40, 1, owner =
 --
 -- What a program learns from an error
 --
-CREATE FUNCTION pg_temp.told(statement text, OUT message text, OUT detail text) LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-END $$;
 SELECT pg_temp.upload('live') AS id \gset
 SELECT is(t.detail::jsonb, '{"expected_offset": 40, "provided_offset": 50}', 'the detail of a conflict tells where to go on')
   FROM pg_temp.told(format('SELECT advance_upload(%L, 50, 1)', :'id')) t;

@@ -95,6 +95,11 @@ SELECT is(pg_temp.list('status => ''pending'''), '7 6 5', 'list_uploads: ... by 
 SELECT is(pg_temp.list('status => ''aborted'''), '2', 'list_uploads: an aborted one stays aborted');
 SELECT throws_ok(format('SELECT list_uploads(max_rows => %s)', max_rows), code, NULL, 'list_uploads: ' || sentence)
   FROM (VALUES ('0', '22023', 'a page has a row at least'), ('-1', '22023', 'and not less'), ('NULL', '22004', 'nor a null')) AS x (max_rows, code, sentence);
+SELECT merge_upload_data('reader-3', '{"kind": "image", "tags": ["a", "b"]}'), merge_upload_data('reader-5', '{"kind": "image"}') \gset
+SELECT is(pg_temp.list('metadata => ''{"kind": "image"}'''), '5 3', 'list_uploads: whose metadata contain an object');
+SELECT is(pg_temp.list('metadata => ''{"kind": "image", "tags": ["b"]}'', status => ''in_progress'''), '3', '... with other conditions');
+SELECT is(pg_temp.list('metadata => ''{}'', path_prefix => ''a/'''), '2 1', '... and every one contains the empty one');
+SELECT throws_ok('SELECT list_uploads(metadata => ''[]'')', '22023', NULL, '... which must be an object');
 -- Page by page, while another upload starts
 SELECT min(id) AS last, string_agg(upload_id, ' ') AS page_1 FROM list_uploads(max_rows => 2) \gset
 SELECT start_upload('a/8', upload_id => 'reader-8') \gset

@@ -38,8 +38,8 @@ SELECT ok(schema IS NULL, 'which may be any schema')
 SELECT enum_has_labels('upload_status', ARRAY['pending', 'in_progress', 'complete', 'aborted', 'expired'],
 	'an upload is pending, in_progress, complete, aborted or expired, in this order');
 SELECT enum_has_labels('chunk_outcome', ARRAY['advanced', 'replayed', 'conflict', 'too_large', 'incomplete',
-	'ended', 'expired', 'not_found', 'locked'],
-	'a chunk has one of nine outcomes, in this order');
+	'ended', 'expired', 'not_found', 'locked', 'replaced'],
+	'a chunk has one of ten outcomes, in this order');
 SELECT has_composite('chunk_result');
 SELECT results_eq(
 	$$ SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod)
@@ -51,10 +51,11 @@ SELECT results_eq(
 --
 -- Tables
 --
-SELECT has_table(name) FROM unnest(ARRAY['upload_session', 'upload_reclaim']) AS name;
-SELECT ok(relkind = 'r' AND relpersistence = 'p' AND NOT relhasrules AND NOT relhastriggers AND NOT relrowsecurity,
+SELECT has_table(name) FROM unnest(ARRAY['upload_session', 'upload_reclaim', 'upload_part']) AS name;
+SELECT ok(relkind = 'r' AND relpersistence = 'p' AND NOT relhasrules AND NOT relrowsecurity
+		AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal),
 		relname || ' is a plain, logged table')
-  FROM pg_class WHERE oid IN ('upload_session'::regclass, 'upload_reclaim'::regclass);
+  FROM pg_class c WHERE oid IN ('upload_session'::regclass, 'upload_reclaim'::regclass, 'upload_part'::regclass);
 
 CREATE TEMPORARY VIEW session_column AS
 	SELECT attname AS name, format_type(atttypid, atttypmod) AS type, NOT attnotnull AS nullable,
@@ -64,7 +65,7 @@ CREATE TEMPORARY VIEW session_column AS
 
 SELECT columns_are('upload_session', ARRAY['id', 'upload_id', 'owner', 'bucket', 'path', 'total_size', 'uploaded_bytes',
 	'status', 'content_type', 'metadata', 'provider_data', 'result', 'abort_reason', 'ttl', 'created_at', 'updated_at',
-	'expires_at'], 'upload_session has these columns, in any order');
+	'expires_at', 'any_order', 'auto_complete', 'end_by', 'size_limit', 'rules_version'], 'upload_session has these columns, in any order');
 SELECT is((c.type, c.nullable)::text, (x.type, x.nullable)::text,
 		format('%s is %s, %s', x.name, x.type, CASE WHEN x.nullable THEN 'may be null' ELSE 'is never null' END))
   FROM (VALUES
@@ -84,7 +85,12 @@ SELECT is((c.type, c.nullable)::text, (x.type, x.nullable)::text,
 		('ttl', 'interval', true),
 		('created_at', 'timestamp with time zone', false),
 		('updated_at', 'timestamp with time zone', false),
-		('expires_at', 'timestamp with time zone', true)
+		('expires_at', 'timestamp with time zone', true),
+		('any_order', 'boolean', false),
+		('auto_complete', 'boolean', false),
+		('end_by', 'timestamp with time zone', true),
+		('size_limit', 'bigint', true),
+		('rules_version', 'bigint', true)
 	) AS x (name, type, nullable) LEFT JOIN session_column c USING (name);
 SELECT ok(c.collate_c, x.name || ' compares byte by byte')
   FROM (VALUES ('upload_id'), ('owner'), ('path')) AS x (name) LEFT JOIN session_column c USING (name);
@@ -94,11 +100,13 @@ SELECT is(c.value, x.value, format('%s is %s unless given', x.name, x.value))
 		('uploaded_bytes', '0'),
 		('status', '''pending''::upload_status'),
 		('metadata', '''{}''::jsonb'),
-		('provider_data', '''{}''::jsonb')
+		('provider_data', '''{}''::jsonb'),
+		('any_order', 'false'),
+		('auto_complete', 'false')
 	) AS x (name, value) LEFT JOIN session_column c USING (name);
 SELECT ok(c.value IS NULL, x.name || ' has no default')
   FROM (VALUES ('owner'), ('bucket'), ('path'), ('total_size'), ('content_type'), ('result'), ('abort_reason'), ('ttl'),
-		('expires_at')) AS x (name) LEFT JOIN session_column c USING (name);
+		('expires_at'), ('end_by'), ('size_limit'), ('rules_version')) AS x (name) LEFT JOIN session_column c USING (name);
 
 INSERT INTO upload_session (path, created_at, updated_at) VALUES ('schema/1', now(), now()), ('schema/2', now(), now());
 SELECT ok(bool_and(upload_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') AND count(DISTINCT upload_id) = 2,
@@ -106,7 +114,9 @@ SELECT ok(bool_and(upload_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') AN
   FROM upload_session WHERE path LIKE 'schema/%';
 
 SELECT columns_are('upload_reclaim', ARRAY['id', 'upload_id', 'owner', 'bucket', 'path', 'provider_data', 'reason',
-	'enqueued_at', 'attempts', 'claimed_until', 'last_error'], 'upload_reclaim has these columns, in any order');
+	'enqueued_at', 'attempts', 'claimed_until', 'last_error', 'parts'], 'upload_reclaim has these columns, in any order');
+SELECT columns_are('upload_part', ARRAY['upload_id', 'chunk_offset', 'chunk_length', 'part_number', 'etag', 'checksum',
+	'confirmed_at'], 'upload_part has these columns, in any order');
 
 --
 -- Constraints
@@ -157,11 +167,37 @@ SELECT is(reason || ', ' || pg_temp.raised(format('SELECT pg_temp.insert_reclaim
   FROM (VALUES
 		('aborted', 'none', 'what an aborted upload left is queued'),
 		('expired', 'none', '... or an expired one'),
-		('complete', '23514', '... but not a complete one'),
-		('pending', '23514', '... nor a live one'),
+		('complete', 'none', '... or a complete one that was deleted'),
+		('pending', '23514', '... but not a live one'),
 		('in_progress', '23514', '... whether it has bytes or not')
 	) AS x (reason, code, sentence);
 SELECT throws_ok($$ SELECT pg_temp.insert_reclaim('aborted', -1) $$, '23514', NULL, 'attempts are not negative');
+
+--
+-- Parts
+--
+SELECT col_is_pk('upload_part', ARRAY['upload_id', 'chunk_offset'], 'a part is identified by where it begins');
+SELECT fk_ok('upload_part', 'upload_id', 'upload_session', 'upload_id');
+CREATE FUNCTION pg_temp.insert_part(chunk_offset bigint, chunk_length bigint, part_number integer, checksum bytea, etag text = NULL) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO upload_part (upload_id, chunk_offset, chunk_length, part_number, checksum, etag) VALUES ('schema-check', chunk_offset, chunk_length, part_number, checksum, etag)
+$$;
+SELECT is(pg_temp.raised(format('SELECT pg_temp.insert_part(%s)', part)), code, sentence)
+  FROM (VALUES
+		('0, 1, 1, repeat(''x'', 64)::bytea', 'none', 'a part may have a number and a checksum'),
+		('1, 1, NULL, NULL', 'none', '... or none'),
+		('2, 1, NULL, NULL', 'none', '... as often as there are parts'),
+		('3, 1, 1, NULL', '23505', 'numbers are unique in a session'),
+		('0, 2, NULL, NULL', '23505', 'parts begin at different offsets'),
+		('-1, 1, NULL, NULL', '23514', 'an offset is not negative'),
+		('4, 0, NULL, NULL', '23514', 'a part is not empty'),
+		('4, 1, 0, NULL', '23514', 'numbers begin at 1'),
+		('4, 1, NULL, repeat(''x'', 65)::bytea', '23514', 'a checksum has at most 64 bytes'),
+		('4, 1, NULL, NULL, repeat(''x'', 1025)', '23514', 'an etag has at most 1024 characters'),
+		('NULL, 1, NULL, NULL', '23502', 'an offset is given'),
+		('4, NULL, NULL, NULL', '23502', 'a length is given')
+	) AS x (part, code, sentence);
+DELETE FROM upload_session WHERE upload_id = 'schema-check';
+SELECT is_empty('SELECT FROM upload_part', 'parts go with their session');
 
 --
 -- Indexes
@@ -199,18 +235,20 @@ CREATE TEMPORARY VIEW member_function AS
 
 SELECT is(f.signature, x.signature, x.name || x.signature)
   FROM (VALUES
-		('start_upload', '(path text, total_size bigint DEFAULT NULL::bigint, content_type text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, bucket text DEFAULT NULL::text, ttl interval DEFAULT NULL::interval, upload_id text DEFAULT NULL::text) returns upload_session, volatile, parallel unsafe'),
-		('advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false) returns chunk_result, volatile, parallel unsafe'),
-		('try_advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false) returns chunk_result, volatile, parallel unsafe'),
-		('advance_uploads', '(upload_ids text[], chunk_offsets bigint[], chunk_lengths bigint[]) returns SETOF chunk_result, volatile, parallel unsafe'),
+		('start_upload', '(path text, total_size bigint DEFAULT NULL::bigint, content_type text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, bucket text DEFAULT NULL::text, ttl interval DEFAULT NULL::interval, upload_id text DEFAULT NULL::text, any_order boolean DEFAULT false, size_limit bigint DEFAULT NULL::bigint, auto_complete boolean DEFAULT false, max_age interval DEFAULT NULL::interval, or_resume boolean DEFAULT false) returns upload_session, volatile, parallel unsafe'),
+		('advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false, part_number integer DEFAULT NULL::integer, etag text DEFAULT NULL::text, checksum bytea DEFAULT NULL::bytea) returns chunk_result, volatile, parallel unsafe'),
+		('try_advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false, part_number integer DEFAULT NULL::integer, etag text DEFAULT NULL::text, checksum bytea DEFAULT NULL::bytea) returns chunk_result, volatile, parallel unsafe'),
+		('advance_uploads', '(upload_ids text[], chunk_offsets bigint[], chunk_lengths bigint[], owner text DEFAULT NULL::text, part_numbers integer[] DEFAULT NULL::integer[], etags text[] DEFAULT NULL::text[], checksums bytea[] DEFAULT NULL::bytea[]) returns SETOF chunk_result, volatile, parallel unsafe'),
 		('declare_upload_size', '(upload_id text, total_size bigint, owner text DEFAULT NULL::text) returns upload_session, volatile, parallel unsafe'),
 		('merge_upload_data', '(upload_id text, metadata jsonb DEFAULT NULL::jsonb, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text) returns upload_session, volatile, parallel unsafe'),
 		('complete_upload', '(upload_id text, result jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text) returns upload_session, volatile, parallel unsafe'),
 		('abort_upload', '(upload_id text, reason text DEFAULT NULL::text, owner text DEFAULT NULL::text) returns upload_session, volatile, parallel unsafe'),
 		('get_upload', '(upload_id text, owner text DEFAULT NULL::text) returns SETOF upload_session, stable, parallel safe'),
 		('get_uploads', '(upload_ids text[], owner text DEFAULT NULL::text) returns SETOF upload_session, stable, parallel safe'),
-		('list_uploads', '(owner text DEFAULT NULL::text, path_prefix text DEFAULT NULL::text, status upload_status DEFAULT NULL::upload_status, idle_for interval DEFAULT NULL::interval, max_rows integer DEFAULT 100, after_id bigint DEFAULT NULL::bigint) returns SETOF upload_session, stable, parallel safe'),
-		('delete_upload', '(upload_id text, owner text DEFAULT NULL::text) returns boolean, volatile, parallel unsafe'),
+		('list_uploads', '(owner text DEFAULT NULL::text, path_prefix text DEFAULT NULL::text, status upload_status DEFAULT NULL::upload_status, idle_for interval DEFAULT NULL::interval, max_rows integer DEFAULT 100, after_id bigint DEFAULT NULL::bigint, metadata jsonb DEFAULT NULL::jsonb) returns SETOF upload_session, stable, parallel safe'),
+		('delete_upload', '(upload_id text, owner text DEFAULT NULL::text, reclaim_complete boolean DEFAULT false) returns boolean, volatile, parallel unsafe'),
+		('list_parts', '(upload_id text, owner text DEFAULT NULL::text, max_rows integer DEFAULT 1000, after_offset bigint DEFAULT NULL::bigint) returns SETOF upload_part, stable, parallel safe'),
+		('missing_ranges', '(upload_id text, owner text DEFAULT NULL::text, max_rows integer DEFAULT 1000) returns TABLE(chunk_offset bigint, chunk_length bigint), stable, parallel safe'),
 		('sweep_uploads', '(max_rows integer DEFAULT NULL::integer, OUT expired bigint, OUT purged bigint, OUT reclaims_dropped bigint) returns record, volatile, parallel unsafe'),
 		('claim_reclaims', '(max_rows integer DEFAULT 100, lease interval DEFAULT ''00:05:00''::interval) returns SETOF upload_reclaim, volatile, parallel unsafe'),
 		('finish_reclaim', '(id bigint) returns boolean, volatile, parallel unsafe'),
@@ -259,10 +297,10 @@ SELECT is_empty(
 SELECT results_eq(
 	$$ SELECT c.oid::regclass::text, condition COLLATE "default" FROM pg_extension, unnest(extconfig, extcondition) AS x (oid, condition)
 	     JOIN pg_class c USING (oid) WHERE extname = 'vali_blob' ORDER BY c.oid::regclass::text COLLATE "C" $$,
-	$$ SELECT name, '' FROM unnest(ARRAY['upload_reclaim', pg_get_serial_sequence('upload_reclaim', 'id')::regclass::text,
+	$$ SELECT name, '' FROM unnest(ARRAY['upload_part', 'upload_reclaim', pg_get_serial_sequence('upload_reclaim', 'id')::regclass::text,
 	                                     'upload_session', pg_get_serial_sequence('upload_session', 'id')::regclass::text]) AS name
 	    ORDER BY name COLLATE "C" $$,
-	'pg_dump keeps all rows of both tables, and where their ids go on');
+	'pg_dump keeps all rows of the tables, and where their ids go on');
 
 --
 -- Settings

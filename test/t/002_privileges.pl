@@ -28,6 +28,8 @@ my @client_calls = (
 	[ get_upload => q{get_upload('u')} ],
 	[ get_uploads => q{get_uploads('{u}')} ],
 	[ list_uploads => q{list_uploads()} ],
+	[ list_parts => q{list_parts('u')} ],
+	[ missing_ranges => q{missing_ranges('u')} ],
 	[ complete_upload => q{complete_upload('u')} ],
 	[ delete_upload => q{delete_upload('u')} ],
 	[ start_upload => q{start_upload('file', provider_data => '{"part": 1}', upload_id => 'v')} ],

@@ -23,6 +23,7 @@ $node->safe_psql(
 	'postgres', q{
 	SELECT count(start_upload('file', owner => 'ann', upload_id => 'u' || i)) FROM generate_series(1, 5000) i;
 	SELECT count(advance_upload(upload_id, 0, 1)) FROM upload_session;
+	SELECT upload_id FROM start_upload('file', upload_id => 'parts', any_order => true);
 
 	CREATE FUNCTION memory() RETURNS numeric LANGUAGE sql AS
 		'SELECT sum(used_bytes) FROM pg_backend_memory_contexts';
@@ -83,6 +84,14 @@ my %writes = (
 	chunks => q{
 		PERFORM try_advance_upload('u' || i, (SELECT uploaded_bytes FROM get_upload('u' || i)), 1,
 			provider_data => '{"etag": "a"}')},
+	parts => q{
+		PERFORM advance_upload('parts', i * 20, 10, part_number => i, etag => 'a');
+		PERFORM try_advance_upload('parts', i * 20, 10, etag => 'b');
+		PERFORM try_advance_upload('parts', i * 20, 5);
+		PERFORM count(*) FROM list_parts('parts', max_rows => 1);
+		PERFORM start_upload('file', upload_id => 'parts', any_order => true, or_resume => true);
+		PERFORM delete_upload('parts');
+		PERFORM start_upload('file', upload_id => 'parts', any_order => true, or_resume => true)},
 	lives => q{
 		PERFORM start_upload('file', 10, provider_data => '{"a": 1}', upload_id => 'x');
 		PERFORM merge_upload_data('x', '{"a": 1}', '{"b": 1}');

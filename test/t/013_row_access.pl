@@ -111,7 +111,9 @@ my @obstacles = (
 	[ 'a CHECK that compares arrays', "ALTER TABLE upload_session ADD CONSTRAINT c CHECK (ARRAY[uploaded_bytes] >= '{0}')", 'ALTER TABLE upload_session DROP CONSTRAINT c' ],
 	[ 'a CHECK that compares', 'ALTER TABLE upload_session ADD CONSTRAINT c CHECK (greatest(uploaded_bytes, 0) >= 0)', 'ALTER TABLE upload_session DROP CONSTRAINT c' ],
 	[ 'a shorter type', 'ALTER TABLE upload_session ALTER updated_at TYPE timestamptz(0)', 'ALTER TABLE upload_session ALTER updated_at TYPE timestamptz' ],
-	[ 'no unique index', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_pkey', 'ALTER TABLE upload_session ADD CONSTRAINT upload_session_pkey PRIMARY KEY (upload_id)' ],
+	[ 'no unique index', 'ALTER TABLE upload_session DROP CONSTRAINT upload_session_pkey CASCADE',
+		'ALTER TABLE upload_session ADD CONSTRAINT upload_session_pkey PRIMARY KEY (upload_id); '
+		  . 'ALTER TABLE upload_part ADD CONSTRAINT upload_part_upload_id_fkey FOREIGN KEY (upload_id) REFERENCES upload_session ON DELETE CASCADE' ],
 );
 
 $node->safe_psql(
@@ -284,12 +286,12 @@ foreach (
 
 	foreach my $way ('sql', 'direct')
 	{
-		is( (sqlstates_of($node, 'postgres', "TRUNCATE upload_session; SET vali_blob.row_access = $way", 'BEGIN', $do,
+		is( (sqlstates_of($node, 'postgres', "TRUNCATE upload_session CASCADE; SET vali_blob.row_access = $way", 'BEGIN', $do,
 				q{SELECT start_upload('f', upload_id => 'v')}, @more, q{SELECT advance_uploads('{v,v}', '{0,4}', '{4,4}')}))[-1],
 			$want, "$name rejects what is not the last of some chunks, row_access = $way");
 	}
 }
-$node->safe_psql('postgres', q{TRUNCATE upload_session; SELECT start_upload('f', upload_id => 'u')});
+$node->safe_psql('postgres', q{TRUNCATE upload_session CASCADE; SELECT start_upload('f', upload_id => 'u')});
 
 # A privilege on columns is enough for SQL, and privileges are looked at anew.
 $node->safe_psql('postgres', q{
@@ -360,7 +362,7 @@ is($node->safe_psql('postgres', q{
 	SELECT added FROM complete_upload('old');
 	SELECT added FROM complete_upload('old')}), "7\n7\n7", 'a column with a default is read, written and read again');
 
-# A server built without contrib can run only what is above.
+# A server built without contrib and ICU can run only what is above.
 if ($node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions WHERE name IN ('pageinspect', 'pg_walinspect')}) < 2)
 {
 	note 'no pageinspect or pg_walinspect: what a chunk stores and logs is not tested';
@@ -368,6 +370,15 @@ if ($node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions 
 	done_testing();
 	exit;
 }
+# A unique index by which other ids are the same is not searched.
+$node->safe_psql('postgres', q{
+	CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+	CREATE UNIQUE INDEX other ON upload_session (upload_id COLLATE any_case);
+	SELECT start_upload('file', upload_id => 'case')});
+is($node->safe_psql('postgres', q{SELECT count(*) FROM get_upload('CASE'); SELECT count(*) FROM get_upload('case'); SELECT outcome FROM try_advance_upload('CASE', 0, 1)}),
+	"0\n1\nnot_found", 'an index with another collation is not searched');
+$node->safe_psql('postgres', 'DROP INDEX other');
+
 $node->safe_psql('postgres', "CREATE EXTENSION pageinspect; SET vali_blob.row_access = direct; $advance");
 my $stored_size = q{SELECT lp_len FROM upload_session, heap_page_items(get_raw_page('upload_session', (ctid::text::point)[0]::int))
 	WHERE upload_id = 'u' AND lp = (ctid::text::point)[1]};

@@ -30,6 +30,13 @@ my @life = (
 	q{SELECT upload_id, status FROM list_uploads('ann', 'dir/', 'in_progress', '0 s')},
 	q{SELECT status, result FROM complete_upload('u', '{"etag": "e"}')},
 	q{SELECT delete_upload('u')},
+	q{SELECT any_order FROM start_upload('dir/any', 20, upload_id => 'a', any_order => true)},
+	q{SELECT outcome, uploaded_bytes FROM advance_upload('a', 10, 10, etag => 'e')},
+	q{SELECT outcome FROM try_advance_upload('a', 10, 10, etag => 'f')},
+	q{SELECT chunk_offset, etag FROM list_parts('a')},
+	q{SELECT chunk_offset, chunk_length FROM missing_ranges('a')},
+	q{SELECT delete_upload('a')},
+	q{SELECT finish_reclaim(id) FROM upload_reclaim},
 	q{SELECT status FROM start_upload('dir/file', provider_data => '{"part": 1}', upload_id => 'v')},
 	q{SELECT status, abort_reason FROM abort_upload('v', 'reason')},
 	q{INSERT INTO upload_session (upload_id, path, expires_at, provider_data) VALUES ('w', 'file', '-infinity', '{"part": 2}')},
@@ -46,7 +53,7 @@ my $expected = join "\n",
   '0||pending', 'advanced|10|f|in_progress', 'conflict|10|',
   'advanced|20|f', 'not_found||f', 'advanced|100|f',
   '{"b": 2}', '100', 'u|in_progress', 'u|in_progress', 'u|in_progress', 'u|in_progress',
-  'complete|{"etag": "e"}', 't', 'pending', 'aborted|reason', '1|0|0',
+  'complete|{"etag": "e"}', 't', 't', 'advanced|10', 'replaced', '10|f', '0|10', 't', 't', 'pending', 'aborted|reason', '1|0|0',
   'v|aborted|0', 'w|expired|0', 't', 't', 't', 't', 'aborted|1|0', 'expired|1|0', 't', 't', '|', 't', 't';
 
 foreach my $function (sort keys %functions)
@@ -81,19 +88,19 @@ sub lives
 
 foreach (
 	[ 'columns' => q{
-		ALTER TABLE upload_session ADD any_order boolean NOT NULL DEFAULT false, ADD end_by timestamptz, ADD gone text;
-		ALTER TABLE upload_reclaim ADD parts jsonb, ADD gone text} ],
+		ALTER TABLE upload_session ADD later_flag boolean NOT NULL DEFAULT false, ADD later timestamptz, ADD gone text;
+		ALTER TABLE upload_reclaim ADD later jsonb, ADD gone text} ],
 	[ 'columns that were dropped' => q{
 		ALTER TABLE upload_session DROP gone;
 		ALTER TABLE upload_reclaim DROP gone} ],
 	[ 'labels' => q{
 		ALTER TYPE upload_status ADD VALUE 'paused' BEFORE 'complete';
-		ALTER TYPE chunk_outcome ADD VALUE 'replaced';
+		ALTER TYPE chunk_outcome ADD VALUE 'later';
 		ALTER TYPE chunk_outcome ADD VALUE 'fenced' BEFORE 'advanced'} ],
 	[ 'an attribute' => q{ALTER TYPE chunk_result ADD ATTRIBUTE part integer, ADD ATTRIBUTE gone text} ],
 	[ 'an attribute that was dropped' => q{ALTER TYPE chunk_result DROP ATTRIBUTE gone} ],
 	[ 'another table with a foreign key' => q{
-		CREATE TABLE upload_part (upload_id varchar REFERENCES upload_session (upload_id) ON DELETE CASCADE)} ])
+		CREATE TABLE upload_later (upload_id varchar REFERENCES upload_session (upload_id) ON DELETE CASCADE)} ])
 {
 	my ($test_name, $commands) = @$_;
 
@@ -227,7 +234,7 @@ foreach my $argument ('more_flag => true', 'more_number => 0', q{more_texts => '
 		"$argument is refused");
 }
 my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT advance_upload('u', 0, 1, more_number => 7)});
-like($stderr, qr/argument 9 of function advance_upload\(.*\n.*DETAIL:.*\n.*HINT:  Reconnect/,
+like($stderr, qr/argument 12 of function advance_upload\(.*\n.*DETAIL:.*\n.*HINT:  Reconnect/,
 	'with a message that names it and says what to do');
 
 $_->quit foreach values %old;

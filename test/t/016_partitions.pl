@@ -23,6 +23,8 @@ my $swap = q{
 	CREATE TABLE upload_session_2 PARTITION OF upload_session FOR VALUES WITH (MODULUS 3, REMAINDER 2) WITH (fillfactor = 75);
 	INSERT INTO upload_session SELECT * FROM upload_session_plain;
 	SELECT setval(pg_get_serial_sequence('upload_session', 'id'), max(id)) FROM upload_session;
+	ALTER TABLE upload_part DROP CONSTRAINT upload_part_upload_id_fkey,
+		ADD CONSTRAINT upload_part_upload_id_fkey FOREIGN KEY (upload_id) REFERENCES upload_session (upload_id) ON DELETE CASCADE;
 	TRUNCATE upload_session_plain;
 	COMMIT;
 	SELECT grant_upload_access('client')};
@@ -52,10 +54,17 @@ is( $node->safe_psql(
 		SELECT status, result FROM complete_upload('new', '{"etag": "e"}');
 		SELECT status FROM abort_upload('old4');
 		SELECT delete_upload('old5'), delete_upload('old5');
+		SELECT any_order FROM start_upload('dir/any', 20, upload_id => 'any', any_order => true);
+		SELECT outcome, uploaded_bytes FROM advance_uploads('{any,any,any}', '{10,0,0}', '{10,5,5}', etags => '{a,b,c}');
+		SELECT chunk_offset, etag FROM list_parts('any');
+		SELECT * FROM missing_ranges('any');
+		SELECT delete_upload('any');
+		SELECT count(*) FROM upload_part;
 	}),
 	join("\n",
 		'31|new|pending', 'advanced|10', 'replayed|10', 'advanced|20', 'advanced|20', 'not_found|', 'advanced|30',
-		'{"a": 1}', 'new|in_progress', 'new', 'old3', 'new', 'old30', 'new', 'old19', 'complete|{"etag": "e"}', 'aborted', 't|f'),
+		'{"a": 1}', 'new|in_progress', 'new', 'old3', 'new', 'old30', 'new', 'old19', 'complete|{"etag": "e"}', 'aborted', 't|f',
+		't', 'advanced|10', 'advanced|15', 'replaced|15', '0|c', '10|a', '5|5', 't', '0'),
 	'every call works');
 
 # The constraint of a partition has another name.

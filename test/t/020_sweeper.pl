@@ -119,7 +119,7 @@ is($node->safe_psql('postgres', 'SELECT upload_id FROM upload_reclaim'),
 	'kept', 'or never');
 $node->safe_psql('postgres', q{
 	ALTER DATABASE postgres RESET ALL;
-	TRUNCATE upload_session, upload_reclaim;
+	TRUNCATE upload_session, upload_reclaim CASCADE;
 });
 
 
@@ -255,7 +255,7 @@ await($node, 'postgres', q{count(*) = 11 FROM seen});
 like( $node->safe_psql('postgres', q{SELECT string_agg(upload_id, ' ' ORDER BY n) FROM seen}),
 	qr/^p1 p2 p3( p4)? late1( p4)? p5 p6 p7 p8 p9 p10$/,
 	'expiry does not wait for a backlog of purges');
-$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET ALL; DROP TRIGGER purge_gate ON upload_session; TRUNCATE upload_session');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET ALL; DROP TRIGGER purge_gate ON upload_session; TRUNCATE upload_session CASCADE');
 
 # Nor for one of another database: the worker leaves it when this one is due.
 set_database($node, 'clock', 'vali_blob.sweep_batch_size' => '2');
@@ -273,7 +273,7 @@ my $expired_at = $node->safe_psql('postgres', 'SELECT updated_at FROM upload_ses
 like( $node->safe_psql('clock', "SELECT string_agg(upload_id, ' ' ORDER BY n) FROM seen WHERE at < '$expired_at'"),
 	qr/^p1 p2 p3( p4)?$/, 'nor for one in another database');
 $node->safe_psql('clock', 'ALTER DATABASE clock RESET ALL; DROP TRIGGER purge_gate ON upload_session');
-$node->safe_psql('postgres', 'TRUNCATE upload_session, upload_reclaim');
+$node->safe_psql('postgres', 'TRUNCATE upload_session, upload_reclaim CASCADE');
 
 # --- statistics
 
@@ -289,7 +289,7 @@ add_stale($node, 'postgres', 'd', 100);
 await($node, 'postgres', q{n_tup_upd = 100 AND n_tup_del = 100 AND autovacuum_count > 0
 	FROM pg_stat_user_tables WHERE relname = 'upload_session'});
 pass('the sweep counts in the statistics, and autovacuum sees it');
-$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET ALL; TRUNCATE upload_session, upload_reclaim');
+$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET ALL; TRUNCATE upload_session, upload_reclaim CASCADE');
 
 # --- locks
 
@@ -352,8 +352,9 @@ set_database($node, 'odd', %odd);
 		'settings that are meant for clients do not hold the sweep up');
 }
 
-# What is dropped from the reclaim queue is the one thing to be told.
-my @complaints = complaints_since($node, 0);
+# What is dropped from the reclaim queue is the one thing to be told.  Autovacuum,
+# too, has the role that is set for a database.
+my @complaints = grep { !/skipping "\w+" --- only superuser/ } complaints_since($node, 0);
 is_deeply([ grep { !/dropped|reclaim_retention/ } @complaints ], [], 'the log is quiet about all this');
 is(scalar(grep { /LOG:  vali_blob dropped 1 expired row of the reclaim queue in database "postgres"$/ } @complaints),
 	2, 'but tells what is dropped from the reclaim queue');

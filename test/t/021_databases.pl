@@ -133,7 +133,7 @@ sub end_long_sweep
 	$pause->quit;
 	$node->reload;
 	await_swept($dbname);
-	$node->safe_psql($dbname, 'TRUNCATE upload_session');
+	$node->safe_psql($dbname, 'TRUNCATE upload_session CASCADE');
 	return;
 }
 

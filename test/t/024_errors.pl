@@ -114,7 +114,7 @@ set_database($node, 'postgres', 'vali_blob.sweep' => 'on');
 
 $node->safe_psql(
 	'postgres', q{
-	TRUNCATE upload_session;
+	TRUNCATE upload_session CASCADE;
 	CREATE TABLE file (session varchar REFERENCES upload_session);
 	INSERT INTO upload_session (upload_id, path, status, expires_at)
 		SELECT 'e' || i, 'file', 'aborted', now() + i * interval '1 us' - interval '1 hour' FROM generate_series(1, 3) i;

@@ -30,7 +30,8 @@ sub create_database
 		CREATE EXTENSION vali_blob;
 		ALTER TABLE upload_session OWNER TO $owner;
 		ALTER TABLE upload_reclaim OWNER TO $owner;
-		GRANT ALL ON upload_session, upload_reclaim TO eve;
+		ALTER TABLE upload_part OWNER TO $owner;
+		GRANT ALL ON upload_session, upload_reclaim, upload_part TO eve;
 		GRANT CREATE ON SCHEMA public TO eve, app;
 
 		CREATE TABLE seen (what text, who text, path text, sqlstates text);
@@ -140,6 +141,26 @@ await_expired('owned');
 is($node->safe_psql('owned', 'SET ROLE app; SELECT count(*) FROM upload_reclaim; RESET ROLE; SELECT count(*) FROM upload_reclaim'),
 	"0\n2", 'forced row-level security does not blind the sweep');
 
+# --- parts of a superuser, whose sessions belong to a role that is none
+
+create_database('parts', 'app');
+$node->safe_psql('parts', q{
+	ALTER TABLE upload_part OWNER TO postgres;
+	GRANT ALL ON upload_part TO eve;
+	GRANT SELECT ON upload_part TO app;
+	SET ROLE eve;
+	CREATE TRIGGER see AFTER DELETE ON upload_part FOR EACH ROW EXECUTE FUNCTION see();
+	RESET ROLE;
+	SELECT start_upload('file', upload_id => 'live', any_order => true), start_upload('file', upload_id => 'done', any_order => true);
+	SELECT advance_upload('live', 10, 10), advance_upload('done', 10, 10), abort_upload('done');
+	UPDATE upload_session SET expires_at = '2001-01-01'});
+await($node, 'parts', q{last_error LIKE '%trigger "see"%' FROM sweeper_status()});
+is(statuses($node, 'parts') . seen('parts'), "live: expired, done: aborted", q{another's trigger on parts stops purges, not expiry});
+$node->safe_psql('parts', 'ALTER TABLE upload_part OWNER TO app');
+$node->reload;
+await($node, 'parts', q{count(*) = 0 FROM upload_session WHERE upload_id = 'done'});
+is(seen('parts'), "DELETE upload_part|$seen", 'where it runs as a role that is none, it does not');
+
 # --- tables of a superuser
 
 create_database('super', 'postgres');
@@ -199,7 +220,7 @@ sub build_reference
 }
 
 # Put all that eve has made away, and her rows.
-my $put_away = 'DROP TABLE evil; DROP FUNCTION zero; TRUNCATE upload_session, upload_reclaim, seen';
+my $put_away = 'DROP TABLE evil; DROP FUNCTION zero; TRUNCATE upload_session, upload_reclaim, seen CASCADE';
 
 # A purge must fail for this reason, expiry must go on, and the purge when the
 # reason is gone.

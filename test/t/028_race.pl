@@ -52,7 +52,7 @@ foreach my $status ('pending', 'in_progress')
 	is(statuses($node, 'postgres'), 'gate: expired, late: in_progress', 'the session lives');
 	is($client->query_safe(chunk('late', 10)), 'advanced|20', 'and goes on');
 	$client->quit;
-	$node->safe_psql('postgres', 'TRUNCATE upload_session');
+	$node->safe_psql('postgres', 'TRUNCATE upload_session CASCADE');
 }
 
 # --- the sweep comes first
@@ -86,7 +86,7 @@ is(statuses($node, 'postgres'), 'early: expired, gate: expired, next: expired, o
 $node->safe_psql(
 	'postgres', qq{
 	DROP TRIGGER gate ON upload_session;
-	TRUNCATE upload_session, upload_reclaim;
+	TRUNCATE upload_session, upload_reclaim CASCADE;
 	CREATE TABLE answer (upload_id text PRIMARY KEY, outcome text, uploaded_bytes bigint);
 
 	-- Chunks for a client's share of the sessions, each about when its deadline passes, a few in a transaction.

@@ -42,6 +42,15 @@ $old->safe_psql(
 });
 my $before = contents($old);
 
+# A database that still has the objects of 1.0
+$old->safe_psql('postgres', 'CREATE DATABASE earlier');
+$old->safe_psql('earlier', q{
+	CREATE EXTENSION vali_blob VERSION '1.0';
+	SELECT start_upload('file', 100, provider_data => '{"part": 1}', upload_id => 'live');
+	SELECT advance_upload('live', 0, 50);
+	CREATE ROLE client;
+	SELECT grant_upload_access('client')});
+
 $old->stop;
 my ($bindir) = run_command([ 'pg_config', '--bindir' ]);
 chdir $PostgreSQL::Test::Utils::tmp_check or die "tmp_check: $!";
@@ -62,6 +71,16 @@ add_stale($new, 'postgres', 'stale', 1);
 await($new, 'postgres', q{status = 'expired' FROM upload_session WHERE upload_id = 'stale1'});
 is($new->safe_psql('postgres', q{SELECT outcome, uploaded_bytes FROM try_advance_upload('live', 50, 50)}),
 	'advanced|100', 'uploads go on, and stale ones expire');
+
+is($new->safe_psql('earlier', q{
+		SET ROLE client;
+		SELECT outcome, uploaded_bytes FROM try_advance_upload('live', 50, 10);
+		RESET ROLE;
+		ALTER EXTENSION vali_blob UPDATE;
+		SET ROLE client;
+		SELECT outcome, uploaded_bytes FROM try_advance_upload('live', 60, 40, etag => 'e');
+		SELECT chunk_offset, etag FROM list_parts('live')}),
+	"advanced|60\nadvanced|100\n60|e", 'a database of 1.0 goes on, and is updated afterwards');
 
 $new->stop;
 done_testing();

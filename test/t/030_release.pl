@@ -24,10 +24,11 @@ foreach my $script (sort keys %released)
 
 my ($control) = slurp_file("$root/vali_blob.control") =~ /^default_version = '(.*)'$/m;
 my $meta = decode_json(slurp_file("$root/META.json"));
-my ($changelog) = slurp_file("$root/CHANGELOG.md") =~ /^## (\S+) \(\d{4}-\d\d-\d\d\)$/m;
+my @changes = slurp_file("$root/CHANGELOG.md") =~ /^## (\S+ \(.*\))$/mg;
 
 like($meta->{version}, qr/^\Q$control\E\.\d+$/, 'the version of META.json is a release of the control file\'s');
-is($changelog, $meta->{version}, 'the newest one in the CHANGELOG, which has a date');
+like(shift @changes, qr/^\Q$meta->{version}\E \((?:unreleased|\d{4}-\d\d-\d\d)\)$/, 'the newest one in the CHANGELOG');
+unlike($_, qr/unreleased/, "$_ was released") foreach @changes;
 foreach my $provided (values %{ $meta->{provides} })
 {
 	is($provided->{version}, $meta->{version}, 'META.json provides it');
