@@ -184,6 +184,20 @@ class Benchmark:
         self.touch_every_page(contestants)
         return contestants
 
+    def make_part_contestants(self):
+        """Chunks that leave no part, that leave one, and that come in any order."""
+        contestants = {
+            "no_part": Contestant("vali_blob.sql", Sessions("no_parts", self.options.sessions)),
+            "part": Contestant("vali_blob_part.sql", Sessions("parts", self.options.sessions)),
+            "any_order": Contestant("vali_blob_part.sql", Sessions("any_order", self.options.sessions)),
+        }
+        for contestant in contestants.values():
+            self.create(contestant.sessions)
+        self.postgres.sql("any_order", "UPDATE vali_blob.upload_session SET any_order = true, rules_version = 1",
+                          "VACUUM FULL ANALYZE")
+        self.touch_every_page(contestants)
+        return contestants
+
     def touch_every_page(self, contestants):
         """After a checkpoint, the first change of a page writes an image of it
         to the WAL; here nearly all of that is over before anything is measured."""
@@ -300,6 +314,45 @@ class Benchmark:
 
     def expired(self):
         return int(self.postgres.sql("sweep", "SELECT total_expired FROM vali_blob.sweeper_status()"))
+
+    # --- the parts of one session --------------------------------------------
+
+    def many_parts(self, many):
+        """What a part costs in a session with many parts, against the first ones
+        of another; what it writes to the WAL, against a JSON document with as many
+        ETags; and how long it takes to list them."""
+        progress(f"A session with {many:,} parts")
+        sessions = Sessions("one_session", 1000)
+        self.create(sessions)
+        self.postgres.script(sessions.database, "milliseconds.sql")
+        self.postgres.sql(sessions.database,
+                          "UPDATE vali_blob.upload_session SET any_order = true, rules_version = 1 WHERE id > 1")
+        calls, half = 500, many // 10
+        full, in_json, in_parts = (4000000000000000001 + i for i in (1, 0, 2))
+
+        def send(script, session, first, count):
+            return self.postgres.pgbench(sessions.database, script, count, clients=1, id=session, n=first)
+
+        def wal(script, session):
+            send(script, session, 0, half)
+            before = self.counters(sessions)
+            send(script, session, half, 100)
+            return self.wal_since(before, sessions, 100, updates=100)["bytes"]
+
+        send("parts_of_one.sql", full, 0, many)
+        first, last = [], []
+        for number in range(self.options.rounds):
+            first.append(1e6 / send("parts_of_one.sql", 4000000000000000010 + number, 0, calls))
+            last.append(1e6 / send("parts_of_one.sql", full, many + number * calls, calls))
+        return {
+            "many": many, "first": first, "last": last,
+            "half": half, "wal": wal("parts_of_one.sql", in_parts), "json_wal": wal("parts_in_json.sql", in_json),
+            "times": {function: json.loads(self.postgres.sql(
+                          sessions.database,
+                          f"SELECT milliseconds($$SELECT count(*) FROM vali_blob.{function}('{full}', max_rows => {many})$$,"
+                          f" {self.options.rounds})"))
+                      for function in ("list_parts", "missing_ranges")},
+        }
 
     # --- size and memory -----------------------------------------------------
 
@@ -451,6 +504,9 @@ class Benchmark:
             for count in (1, 8)]
         keys = self.make_key_contestants()
         results["foreign_keys"] = self.rounds("chunks and foreign keys", keys, seconds / 2)
+        parts = self.make_part_contestants()
+        results["parts"] = self.rounds("chunks and parts", parts, seconds / 2)
+        results["many_parts"] = self.many_parts(10_000)
         results["sweep"] = self.sweep(50_000 if quick else 1_000_000)
         tables = [Sessions(f"sessions_{count}", count)
                   for count in [10_000, 100_000 if quick else 1_000_000] + ([10_000_000] if long else [])]

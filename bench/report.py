@@ -30,6 +30,11 @@ READER_LABELS = {
     "get_upload": "**vali_blob**: `get_upload`",
     "select": "`SELECT` by `upload_id`",
 }
+PART_LABELS = {
+    "no_part": "chunks that leave no part",
+    "part": "chunks that leave a part",
+    "any_order": "chunks in any order, which leave a part",
+}
 KEY_LABELS = {
     "foreign_keys": "with foreign keys from `owner` and to `upload_id`",
     "no_foreign_keys": "without",
@@ -125,6 +130,15 @@ def life_goals(lives):
                [1 - figures["hot"] for figures in wal], 0, True, ".6f")
 
 
+def part_goals(parts):
+    yield Goal(f"cost of a chunk that leaves part {parts['many']:,}, against the first ones",
+               ratios(parts["last"], parts["first"]), 1.2, True)
+    yield Goal(f"bytes of WAL a chunk that leaves part {parts['half']:,}, against ETags in a JSON document",
+               [parts["wal"] / parts["json_wal"]], 0.1, True, ".3f")
+    for function, times in parts["times"].items():
+        yield Goal(f"milliseconds for `{function}` of {parts['many']:,} parts", times, 20, True, ".1f")
+
+
 def goals(results):
     """What is to be so many times something else, and other limits."""
     yield from throughput_goals("durable chunks", results["durable"], DURABLE_GOALS)
@@ -134,6 +148,11 @@ def goals(results):
     keys = rates_of(results["foreign_keys"])
     yield Goal("relaxed chunks of a table with foreign keys, against one without",
                ratios(keys["foreign_keys"], keys["no_foreign_keys"]), 0.95)
+    parts = rates_of(results["parts"])
+    for name in "part", "any_order":
+        yield Goal(f"cost of {PART_LABELS[name]}, against those that leave none",
+                   ratios(parts["no_part"], parts[name]), 1.6, True)
+    yield from part_goals(results["many_parts"])
     reads = rates_of(results["readers"])
     yield Goal("`get_upload`, against a `SELECT` by `upload_id`",
                ratios(reads["get_upload"], reads["select"]), 0.95)
@@ -251,6 +270,19 @@ def print_foreign_keys(rounds, sessions):
           *throughput_rows(KEY_LABELS, rounds, ours=("foreign_keys",)))
 
 
+def print_parts(rounds, parts, sessions):
+    print("### Parts\n")
+    table([f"relaxed, {CLIENTS} clients, {sessions:,} sessions", "chunks/s", "without so many times as fast"],
+          *throughput_rows(PART_LABELS, rounds, ours=("no_part",)))
+    table(["one client, one session", ""],
+          ["microseconds for a chunk, first parts", spread(parts["first"], ",.0f")],
+          [f"... from part {parts['many']:,} on", spread(parts["last"], ",.0f")],
+          [f"bytes of WAL a chunk, from part {parts['half']:,} on", f"{parts['wal']:,.0f}"],
+          ["... with the ETags in a JSON document of the session", f"{parts['json_wal']:,.0f}"],
+          *([f"milliseconds for `{function}` of {parts['many']:,}", spread(times, ".1f")]
+            for function, times in parts["times"].items()))
+
+
 def print_listings(listings):
     print(f"### Listings of {listings['sessions']:,} sessions\n")
     table(["one client", "ms"],
@@ -309,6 +341,7 @@ def print_report(results):
     print_wal(results)
     print_readers(results["readers"], sessions)
     print_foreign_keys(results["foreign_keys"], sessions)
+    print_parts(results["parts"], results["many_parts"], sessions)
     print_sweep(results["sweep"])
     print_sizes(results["sizes"])
     print_listings(results["listings"])
