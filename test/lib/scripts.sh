@@ -40,7 +40,7 @@ scripts() {
 		says 1 "*neither root nor sudo *apt-get install * postgresql-99 postgresql-server-dev-99 make gcc libc6-dev" \
 		"${without_packages[@]}" test/run regress
 	check "and what another lacks" \
-		says 1 "* libc6-dev libipc-run-perl" "${without_packages[@]}" test/run tap
+		says 1 "* libc6-dev libipc-run-perl python3-boto3 python3-psycopg2*" "${without_packages[@]}" test/run tap
 	check "Ctrl-C ends a download, and the run" is_interrupted download "update begin"
 	check "Ctrl-C lets dpkg end, and ends the run" \
 		is_interrupted install "update begin end begin end"
