@@ -15,7 +15,7 @@ our @EXPORT = qw(upload_node send_chunks answer sqlstate_of sqlstates_of extensi
 sub upload_node
 {
 	my ($name, %params) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, $params{install_path} ? (install_path => $params{install_path}) : ());
 
 	$node->init(
 		allows_streaming => $params{allows_streaming},

@@ -1,4 +1,7 @@
 # pg_upgrade is not disturbed by a preloaded sweeper, and keeps everything.
+#
+# OLD_INSTALL=/usr/lib/postgresql/N upgrades from an older major version, which has the
+# extension installed.
 
 use strict;
 use warnings;
@@ -12,10 +15,15 @@ use SweeperTest;
 use Test::More;
 use UploadTest;
 
-my $old = sweeper_node('old');
+my $old = sweeper_node('old', install_path => $ENV{OLD_INSTALL});
 my $new = PostgreSQL::Test::Cluster->new('new');
 
-$new->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
+$new->init(
+	extra => [
+		'--encoding=UTF8', '--no-locale',
+		# from version 18 on they are on by default, and both must have the same
+		$ENV{OLD_INSTALL} && $new->pg_version >= 18 ? '--no-data-checksums' : ()
+	]);
 $new->append_conf('postgresql.conf', "shared_preload_libraries = 'vali_blob'\nvali_blob.sweep_interval = '1s'");
 
 # All that there is, and the next ids.
@@ -57,7 +65,7 @@ chdir $PostgreSQL::Test::Utils::tmp_check or die "tmp_check: $!";
 command_ok(
 	[
 		'pg_upgrade', '--retain', '--old-datadir' => $old->data_dir, '--new-datadir' => $new->data_dir,
-		'--old-bindir' => $bindir, '--new-bindir' => $bindir,
+		'--old-bindir' => $ENV{OLD_INSTALL} ? "$ENV{OLD_INSTALL}/bin" : $bindir, '--new-bindir' => $bindir,
 		'--socketdir' => $new->host, '--old-port' => $old->port, '--new-port' => $new->port
 	],
 	'pg_upgrade');

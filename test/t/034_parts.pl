@@ -247,6 +247,28 @@ is($node->safe_psql('postgres', q{SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_u
 is($node->safe_psql('postgres', q{SELECT n_tup_ins, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'upload_part'}),
 	'200|0', 'and leave a row each');
 
+# --- many parts
+
+$node->safe_psql('postgres', q{SELECT start_upload('file', upload_id => 'many', any_order => true, provider_data => '{"multipart": "m"}')});
+$node->safe_psql('postgres', q{
+	SET synchronous_commit = off;
+	DO $$
+	BEGIN
+		FOR n IN 0 .. 10000 LOOP
+			PERFORM advance_upload('many', 20 * ((n * 7919) % 10001), 10, part_number => n + 1, etag => md5(n::text));
+			COMMIT;
+		END LOOP;
+	END $$});
+is($node->safe_psql('postgres', q{
+		SELECT uploaded_bytes FROM get_upload('many');
+		SELECT count(*), count(DISTINCT part_number), max(chunk_offset) FROM list_parts('many', max_rows => 20000);
+		SELECT count(*), sum(chunk_length) FROM missing_ranges('many', max_rows => 20000);
+		SELECT count(*) FROM list_parts('many');
+		SELECT count(*) FROM missing_ranges('many');
+		SELECT status FROM abort_upload('many');
+		SELECT jsonb_array_length(parts), parts->10000->>'offset' FROM upload_reclaim WHERE upload_id = 'many'}),
+	"100010\n10001|10001|200000\n10001|100000\n1000\n1000\naborted\n10001|200000", '10,001 parts');
+
 # --- a crash, with 16 writers on one upload
 
 my $writers = 16;
