@@ -362,7 +362,7 @@ is($node->safe_psql('postgres', q{
 	SELECT added FROM complete_upload('old');
 	SELECT added FROM complete_upload('old')}), "7\n7\n7", 'a column with a default is read, written and read again');
 
-# A server built without contrib and ICU can run only what is above.
+# A server built without contrib can run only what is above.
 if ($node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions WHERE name IN ('pageinspect', 'pg_walinspect')}) < 2)
 {
 	note 'no pageinspect or pg_walinspect: what a chunk stores and logs is not tested';
@@ -371,13 +371,15 @@ if ($node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions 
 	exit;
 }
 # A unique index by which other ids are the same is not searched.
-$node->safe_psql('postgres', q{
-	CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-	CREATE UNIQUE INDEX other ON upload_session (upload_id COLLATE any_case);
-	SELECT start_upload('file', upload_id => 'case')});
-is($node->safe_psql('postgres', q{SELECT count(*) FROM get_upload('CASE'); SELECT count(*) FROM get_upload('case'); SELECT outcome FROM try_advance_upload('CASE', 0, 1)}),
-	"0\n1\nnot_found", 'an index with another collation is not searched');
-$node->safe_psql('postgres', 'DROP INDEX other');
+if (sqlstate_of($node, q{CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)}) eq '00000')
+{
+	$node->safe_psql('postgres', q{
+		CREATE UNIQUE INDEX other ON upload_session (upload_id COLLATE any_case);
+		SELECT start_upload('file', upload_id => 'case')});
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM get_upload('CASE'); SELECT count(*) FROM get_upload('case'); SELECT outcome FROM try_advance_upload('CASE', 0, 1)}),
+		"0\n1\nnot_found", 'an index with another collation is not searched');
+	$node->safe_psql('postgres', 'DROP INDEX other');
+}
 
 $node->safe_psql('postgres', "CREATE EXTENSION pageinspect; SET vali_blob.row_access = direct; $advance");
 my $stored_size = q{SELECT lp_len FROM upload_session, heap_page_items(get_raw_page('upload_session', (ctid::text::point)[0]::int))

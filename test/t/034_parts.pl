@@ -154,8 +154,7 @@ foreach my $way ('auto', 'sql')
 
 # --- what may be attached to the table makes no difference, for each access path
 
-my $has_icu = $node->safe_psql('postgres', q{SELECT count(*) > 0 FROM pg_collation WHERE collprovider = 'i'}) eq 't';
-$node->safe_psql('postgres', q{CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)}) if $has_icu;
+my $has_icu = sqlstate_of($node, q{CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)}) eq '00000';
 $node->safe_psql('postgres', q{
 	SELECT start_upload('file', 100, upload_id => 'U', any_order => true);
 	SELECT advance_upload('U', 50, 10)});
