@@ -241,22 +241,30 @@ check_part_number(bool is_null, int32 number, const text *upload_id)
 	return number;
 }
 
+/* Check that a text has no more characters than its column takes. */
+static void
+check_text_length(const text *value, const char *name, int limit,
+				  const text *upload_id)
+{
+	int			length = value == NULL ? 0 :
+		pg_mbstrlen_with_len(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+
+	if (length > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("\"%s\" of upload \"%s\" is too long: %d characters",
+						name, shown_text(upload_id), length),
+				 errdetail("At most %d characters fit.", limit),
+				 errhint("Pass a shorter value.")));
+}
+
 /* Check the lengths of what a chunk brings for its part. */
 static void
 check_part(const Request *request)
 {
 	const Part *chunk = &request->chunk;
-	int			length = chunk->etag == NULL ? 0 :
-		pg_mbstrlen_with_len(VARDATA_ANY(chunk->etag),
-							 VARSIZE_ANY_EXHDR(chunk->etag));
 
-	if (length > MAX_ETAG_LENGTH)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("\"etag\" of upload \"%s\" is too long: %d characters",
-						shown_text(request->upload_id), length),
-				 errdetail("At most %d characters fit.", MAX_ETAG_LENGTH),
-				 errhint("Pass a shorter value.")));
+	check_text_length(chunk->etag, "etag", MAX_ETAG_LENGTH, request->upload_id);
 	if (chunk->checksum != NULL &&
 		VARSIZE_ANY_EXHDR(chunk->checksum) > MAX_CHECKSUM_BYTES)
 		ereport(ERROR,
@@ -285,24 +293,12 @@ check_chunk(const Request *request)
 	check_part(request);
 }
 
-/* Check that a text is not too long for its column. */
+/* Check that a text is not too long for its column of upload_session. */
 void
 check_length(const text *value, SessionColumn column, const text *upload_id)
 {
-	int			limit = column_limit(column);
-	int			length;
-
-	Assert(limit > 0);			/* 0 would mean any length */
-	if (value == NULL)
-		return;
-	length = pg_mbstrlen_with_len(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
-	if (length > limit)
-		ereport(ERROR,
-				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
-				 errmsg("\"%s\" of upload \"%s\" is too long: %d characters",
-						column_name(column), shown_text(upload_id), length),
-				 errdetail("At most %d characters fit.", limit),
-				 errhint("Pass a shorter value.")));
+	Assert(column_limit(column) > 0);	/* 0 would mean any length */
+	check_text_length(value, column_name(column), column_limit(column), upload_id);
 }
 
 /* Refuse an empty string. */

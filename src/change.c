@@ -43,7 +43,7 @@ static void
 after_change(Store *store, const Session *before, const Session *after)
 {
 	if (before != NULL && after != NULL && session_orphans_storage(before, after))
-		enqueue_orphans(store, after);
+		enqueue_reclaim(store, after, false);
 }
 
 /*
@@ -115,17 +115,8 @@ write_session(Store *store, LockedSession *locked, const Request *request)
 	PartChange	part_change = session->part_change;
 
 	store_update(store, session);
-	switch (part_change)
-	{
-		case PART_UNCHANGED:
-			break;
-		case PART_ADDED:
-			part_insert(store, request->upload_id, &request->chunk);
-			break;
-		case PART_REPLACED:
-			part_replace(store, request->upload_id, &request->chunk);
-			break;
-	}
+	if (part_change != PART_UNCHANGED)
+		part_write(store, part_change, request->upload_id, &request->chunk);
 	session->part_change = PART_UNCHANGED;
 	after_change(store, &locked->before, session);
 	locked->before = *session;
@@ -257,7 +248,7 @@ remove_session(Store *store, const Request *request)
 	/* a client asked for the finished file to be removed */
 	else if (request->reclaim_complete &&
 			 locked.session.status == STATUS_COMPLETE)
-		enqueue_reclaim(store, &locked.session);
+		enqueue_reclaim(store, &locked.session, true);
 	delete_session(store, &locked);
 	return true;
 }

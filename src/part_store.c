@@ -21,7 +21,6 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -51,12 +50,15 @@ static Statement find_last = {
 	.nargs = 2, .argtypes = {TEXTOID, INT8OID},
 };
 
+/* The arguments of a write are the columns, in the order of PartColumn. */
+#define WRITE_ARGTYPES \
+	{TEXTOID, INT8OID, INT8OID, INT4OID, TEXTOID, BYTEAOID, TIMESTAMPTZOID}
+
 static Statement insert_one = {
 	.text = "INSERT INTO @.upload_part "
 	"(upload_id, chunk_offset, chunk_length, part_number, etag, checksum, confirmed_at) "
 	"VALUES ($1, $2, $3, $4, $5, $6, $7)",
-	.nargs = 7,
-	.argtypes = {TEXTOID, INT8OID, INT8OID, INT4OID, TEXTOID, BYTEAOID, TIMESTAMPTZOID},
+	.nargs = PART_COLUMN_COUNT, .argtypes = WRITE_ARGTYPES,
 };
 
 /* What the storage holds now is what the chunk brings; its number stays. */
@@ -67,8 +69,7 @@ static Statement replace_one = {
 	"WHERE p.upload_id OPERATOR(pg_catalog.=) $1 "
 	"AND p.chunk_offset OPERATOR(pg_catalog.=) $2 "
 	"AND p.chunk_length OPERATOR(pg_catalog.=) $3",
-	.nargs = 7,
-	.argtypes = {TEXTOID, INT8OID, INT8OID, INT4OID, TEXTOID, BYTEAOID, TIMESTAMPTZOID},
+	.nargs = PART_COLUMN_COUNT, .argtypes = WRITE_ARGTYPES,
 };
 
 /* All parts of a session, as upload_reclaim has them; null if there is none */
@@ -153,21 +154,32 @@ direct_find_last(Relation rel, const text *upload_id, int64 before, Part *part)
 	return found;
 }
 
-/* Fill a slot with the row of a part that is confirmed now. */
+/* Collect the values of a part that is confirmed now, by PartColumn. */
+static void
+part_values(const text *upload_id, const Part *part, Datum *values, bool *nulls)
+{
+	memset(nulls, false, PART_COLUMN_COUNT * sizeof(bool));
+	values[PART_UPLOAD_ID] = PointerGetDatum(upload_id);
+	values[PART_CHUNK_OFFSET] = Int64GetDatum(part->offset);
+	values[PART_CHUNK_LENGTH] = Int64GetDatum(part->length);
+	values[PART_PART_NUMBER] = Int32GetDatum(part->number);
+	nulls[PART_PART_NUMBER] = part->number == 0;
+	values[PART_ETAG] = PointerGetDatum(part->etag);
+	nulls[PART_ETAG] = part->etag == NULL;
+	values[PART_CHECKSUM] = PointerGetDatum(part->checksum);
+	nulls[PART_CHECKSUM] = part->checksum == NULL;
+	values[PART_CONFIRMED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
+}
+
+/* Fill a slot with the row of a part. */
 static void
 part_to_slot(const TableInfo *info, const text *upload_id, const Part *part,
 			 TupleTableSlot *slot)
 {
-	const Datum values[PART_COLUMN_COUNT] = {
-		[PART_UPLOAD_ID] = PointerGetDatum(upload_id),
-		[PART_CHUNK_OFFSET] = Int64GetDatum(part->offset),
-		[PART_CHUNK_LENGTH] = Int64GetDatum(part->length),
-		[PART_PART_NUMBER] = Int32GetDatum(part->number),
-		[PART_ETAG] = PointerGetDatum(part->etag),
-		[PART_CHECKSUM] = PointerGetDatum(part->checksum),
-		[PART_CONFIRMED_AT] = TimestampTzGetDatum(GetCurrentTimestamp()),
-	};
+	Datum		values[PART_COLUMN_COUNT];
+	bool		nulls[PART_COLUMN_COUNT];
 
+	part_values(upload_id, part, values, nulls);
 	/* also columns that were added, or dropped */
 	memset(slot->tts_isnull, true,
 		   slot->tts_tupleDescriptor->natts * sizeof(bool));
@@ -176,11 +188,8 @@ part_to_slot(const TableInfo *info, const text *upload_id, const Part *part,
 		int			i = info->map[column];
 
 		slot->tts_values[i] = values[column];
-		slot->tts_isnull[i] = false;
+		slot->tts_isnull[i] = nulls[column];
 	}
-	slot->tts_isnull[info->map[PART_PART_NUMBER]] = part->number == 0;
-	slot->tts_isnull[info->map[PART_ETAG]] = part->etag == NULL;
-	slot->tts_isnull[info->map[PART_CHECKSUM]] = part->checksum == NULL;
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -203,15 +212,7 @@ direct_insert_part(Relation rel, const text *upload_id, const Part *part)
 	slot->tts_tableOid = RelationGetRelid(rel);
 	satisfied = satisfies_constraints(info, slot, ALL_COLUMNS);
 	if (satisfied)
-	{
-		/* for what is toasted, and for index expressions */
-		PushActiveSnapshot(GetTransactionSnapshot());
-		simple_table_tuple_insert(rel, slot);
-		insert_index_entries(rel, slot, false, false);
-		PopActiveSnapshot();
-		/* let the rest of the transaction see it */
-		CommandCounterIncrement();
-	}
+		insert_row_directly(rel, slot);
 	ExecDropSingleTupleTableSlot(slot);
 	return satisfied;
 }
@@ -269,20 +270,10 @@ static void
 sql_write_part(Store *store, Statement *statement, const text *upload_id,
 			   const Part *part)
 {
-	Datum		values[] = {
-		PointerGetDatum(upload_id),
-		Int64GetDatum(part->offset),
-		Int64GetDatum(part->length),
-		Int32GetDatum(part->number),
-		PointerGetDatum(part->etag),
-		PointerGetDatum(part->checksum),
-		TimestampTzGetDatum(GetCurrentTimestamp()),
-	};
-	bool		nulls[] = {
-		false, false, false, part->number == 0, part->etag == NULL,
-		part->checksum == NULL, false
-	};
+	Datum		values[PART_COLUMN_COUNT];
+	bool		nulls[PART_COLUMN_COUNT];
 
+	part_values(upload_id, part, values, nulls);
 	store_use_sql(store);
 	statement_run(statement, values, nulls, false);
 	if (SPI_processed != 1)
@@ -332,33 +323,20 @@ try_direct_insert(Store *store, const text *upload_id, const Part *part)
 	return inserted;
 }
 
-/* Insert a part of a session. */
+/* Insert a part of a session, or give it new values. */
 void
-part_insert(Store *store, const text *upload_id, const Part *part)
+part_write(Store *store, PartChange change, const text *upload_id,
+		   const Part *part)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
+	Assert(change != PART_UNCHANGED);
 	PG_TRY();
 	{
-		if (!try_direct_insert(store, upload_id, part))
+		if (change == PART_REPLACED)
+			sql_write_part(store, &replace_one, upload_id, part);
+		else if (!try_direct_insert(store, upload_id, part))
 			sql_write_part(store, &insert_one, upload_id, part);
-	}
-	PG_CATCH();
-	{
-		report_write_error(caller, upload_id, part);
-	}
-	PG_END_TRY();
-}
-
-/* Give a part of a session new values. */
-void
-part_replace(Store *store, const text *upload_id, const Part *part)
-{
-	MemoryContext caller = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		sql_write_part(store, &replace_one, upload_id, part);
 	}
 	PG_CATCH();
 	{

@@ -148,24 +148,17 @@ insert_row(Store *store, const Session *session, Datum parts, bool has_parts)
 						   table_name(TABLE_RECLAIM))));
 }
 
-/* Queue the storage of a session. */
+/*
+ * Queue the storage of a session, unless nothing is known to be there, and the
+ * caller wants no row then.
+ */
 void
-enqueue_reclaim(Store *store, const Session *session)
+enqueue_reclaim(Store *store, const Session *session, bool even_if_empty)
 {
 	bool		has_no_parts;
 	Datum		parts = queued_parts(store, session, &has_no_parts);
 
-	insert_row(store, session, parts, !has_no_parts);
-}
-
-/* Queue the orphaned storage of a session, if there is some. */
-void
-enqueue_orphans(Store *store, const Session *session)
-{
-	bool		has_no_parts;
-	Datum		parts = queued_parts(store, session, &has_no_parts);
-
-	if (!has_no_parts || !json_is_empty(session->provider_data))
+	if (even_if_empty || !has_no_parts || !json_is_empty(session->provider_data))
 		insert_row(store, session, parts, !has_no_parts);
 }
 

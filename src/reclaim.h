@@ -10,8 +10,8 @@
 
 #include "store.h"
 
-extern void enqueue_reclaim(Store *store, const Session *session);
-extern void enqueue_orphans(Store *store, const Session *session);
+extern void enqueue_reclaim(Store *store, const Session *session,
+							bool even_if_empty);
 extern bool drop_reclaim(int64 id, const text *upload_id, TimestampTz due_at);
 
 #endif							/* VALI_BLOB_RECLAIM_H */

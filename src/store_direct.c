@@ -386,6 +386,25 @@ empty_written_slot(struct Store *store)
 	return ExecClearTuple(store->written);
 }
 
+/* Set columns of a row; false if one is missing, which SQL reports. */
+static bool
+set_columns(const TableInfo *info, const Session *session, ColumnSet columns,
+			TupleTableSlot *slot)
+{
+	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
+	{
+		int			i = info->map[column];
+
+		if ((columns & COLUMN_BIT(column)) == 0)
+			continue;
+		if (i == COLUMN_MISSING)
+			return false;
+		slot->tts_values[i] = session_value(session, column,
+											&slot->tts_isnull[i]);
+	}
+	return true;
+}
+
 /* Form the new version of the locked row; false if the table rejects it. */
 static bool
 form_new_version(struct Store *store, const TableInfo *info, const Session *session)
@@ -399,18 +418,8 @@ form_new_version(struct Store *store, const TableInfo *info, const Session *sess
 	for (int i = 0; i < desc->natts; i++)
 		written->tts_isnull[i] = found->tts_isnull[i] ||
 			TupleDescAttr(desc, i)->attisdropped;
-	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
-	{
-		int			i = info->map[column];
-
-		if ((session->changed & COLUMN_BIT(column)) == 0)
-			continue;
-		/* without it, SQL raises the error */
-		if (i == COLUMN_MISSING)
-			return false;
-		written->tts_values[i] = session_value(session, column,
-											   &written->tts_isnull[i]);
-	}
+	if (!set_columns(info, session, session->changed, written))
+		return false;
 	ExecStoreVirtualTuple(written);
 	written->tts_tableOid = RelationGetRelid(store->rel);
 	return satisfies_constraints(info, written, session->changed);
@@ -427,7 +436,7 @@ direct_accepts(struct Store *store, const Session *session)
 }
 
 /* Insert the index entries of a new row, or of a version that is not HOT. */
-void
+static void
 insert_index_entries(Relation rel, TupleTableSlot *slot, bool is_update,
 					 bool only_summarizing)
 {
@@ -441,6 +450,19 @@ insert_index_entries(Relation rel, TupleTableSlot *slot, bool is_update,
 	FreeExecutorState(estate);
 }
 
+/* Insert a row into a table and its indexes. */
+void
+insert_row_directly(Relation rel, TupleTableSlot *slot)
+{
+	/* for what is toasted, and for index expressions */
+	PushActiveSnapshot(GetTransactionSnapshot());
+	simple_table_tuple_insert(rel, slot);
+	insert_index_entries(rel, slot, false, false);
+	PopActiveSnapshot();
+	/* let the rest of the transaction see it */
+	CommandCounterIncrement();
+}
+
 /*
  * Insert a session; it becomes the row as stored.  A row that violates a
  * constraint takes an id, and another one when SQL inserts it.
@@ -449,7 +471,6 @@ bool
 direct_insert(struct Store *store, Session *session)
 {
 	const TableInfo *info = usable_table(store);
-	ColumnSet	inserted = inserted_columns(session);
 	TupleTableSlot *written;
 
 	if (info == NULL || !info->can_insert ||
@@ -460,18 +481,8 @@ direct_insert(struct Store *store, Session *session)
 	memset(written->tts_isnull, true,
 		   RelationGetDescr(store->rel)->natts * sizeof(bool));
 	fill_defaults(info, written);
-	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
-	{
-		int			i = info->map[column];
-
-		if ((inserted & COLUMN_BIT(column)) == 0)
-			continue;
-		/* without it, SQL raises the error */
-		if (i == COLUMN_MISSING)
-			return false;
-		written->tts_values[i] = session_value(session, column,
-											   &written->tts_isnull[i]);
-	}
+	if (!set_columns(info, session, inserted_columns(session), written))
+		return false;
 	ExecStoreVirtualTuple(written);
 	written->tts_tableOid = RelationGetRelid(store->rel);
 	if (!satisfies_constraints(info, written, ALL_COLUMNS))
@@ -485,13 +496,7 @@ direct_insert(struct Store *store, Session *session)
 	values_to_session(written->tts_values, written->tts_isnull, info->map,
 					  session);
 
-	/* for what is toasted, and for index expressions */
-	PushActiveSnapshot(GetTransactionSnapshot());
-	simple_table_tuple_insert(store->rel, written);
-	insert_index_entries(store->rel, written, false, false);
-	PopActiveSnapshot();
-	/* let the rest of the transaction see it */
-	CommandCounterIncrement();
+	insert_row_directly(store->rel, written);
 	return true;
 }
 

@@ -47,8 +47,7 @@ extern Datum direct_row(struct Store *store);
 /* store_direct.c, for part_store.c, too */
 extern void report_indirect(ExtensionTable table, const char *unsupported);
 extern bool may_access(Relation rel, ExtensionTable table, AclMode mode);
-extern void insert_index_entries(Relation rel, TupleTableSlot *slot,
-								 bool is_update, bool only_summarizing);
+extern void insert_row_directly(Relation rel, TupleTableSlot *slot);
 
 /* store_sql.c; while connected to SPI */
 extern bool sql_read(const text *upload_id, bool latest, Session *session);

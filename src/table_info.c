@@ -277,6 +277,37 @@ examine_indexes(TableInfo *info, Relation rel)
 	}
 }
 
+/* A foreign key; the attributes of each side are in the same order */
+typedef struct ForeignKey
+{
+	bool		is_deferrable;
+	char		match_type;
+	Oid			referenced_table;
+	int			nkeys;
+	AttrNumber	referencing[INDEX_MAX_KEYS];
+	AttrNumber	referenced[INDEX_MAX_KEYS];
+} ForeignKey;
+
+/* Look up the foreign key that an internal trigger enforces. */
+static bool
+get_foreign_key(const Trigger *trigger, ForeignKey *key)
+{
+	HeapTuple	tuple = SearchSysCache1(CONSTROID,
+										ObjectIdGetDatum(trigger->tgconstraint));
+	Form_pg_constraint form;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_constraint) GETSTRUCT(tuple);
+	key->is_deferrable = form->condeferrable;
+	key->match_type = form->confmatchtype;
+	key->referenced_table = form->confrelid;
+	DeconstructFkConstraintRow(tuple, &key->nkeys, key->referencing,
+							   key->referenced, NULL, NULL, NULL, NULL, NULL);
+	ReleaseSysCache(tuple);
+	return true;
+}
+
 /*
  * Does a trigger do nothing when we update a row?  True for those of a foreign
  * key, from or to the table, whose columns we never update; see
@@ -287,42 +318,32 @@ is_idle_trigger(const TableInfo *info, const Trigger *trigger)
 {
 	ColumnSet	writable = column_set(COLUMN_WRITABLE);
 	int			type = RI_FKey_trigger_type(trigger->tgfoid);
-	HeapTuple	tuple;
-	Form_pg_constraint form;
-	int			nkeys;
-	AttrNumber	referencing[INDEX_MAX_KEYS];
-	AttrNumber	referenced[INDEX_MAX_KEYS];
-	const AttrNumber *keys;
-	bool		is_idle;
+	ForeignKey	key;
+	const AttrNumber *attributes;
 
-	if (!trigger->tgisinternal || type == RI_TRIGGER_NONE)
+	if (!trigger->tgisinternal || type == RI_TRIGGER_NONE ||
+		!get_foreign_key(trigger, &key))
 		return false;
-	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(trigger->tgconstraint));
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	form = (Form_pg_constraint) GETSTRUCT(tuple);
-	DeconstructFkConstraintRow(tuple, &nkeys, referencing, referenced,
-							   NULL, NULL, NULL, NULL, NULL);
-	keys = type == RI_TRIGGER_PK ? referenced : referencing;
 
 	/*
 	 * The check of a row that this transaction has inserted may still be
 	 * deferred, and then an update must repeat it.
 	 */
-	is_idle = type == RI_TRIGGER_PK ||
-		(!form->condeferrable && form->confmatchtype == FKCONSTR_MATCH_SIMPLE);
+	if (type == RI_TRIGGER_FK &&
+		(key.is_deferrable || key.match_type != FKCONSTR_MATCH_SIMPLE))
+		return false;
+	attributes = type == RI_TRIGGER_PK ? key.referenced : key.referencing;
 	for (SessionColumn column = 0; column < COLUMN_COUNT; column++)
 	{
 		if ((writable & COLUMN_BIT(column)) == 0)
 			continue;
-		for (int i = 0; i < nkeys; i++)
+		for (int i = 0; i < key.nkeys; i++)
 		{
-			if (keys[i] == info->map[column] + 1)
-				is_idle = false;
+			if (attributes[i] == info->map[column] + 1)
+				return false;
 		}
 	}
-	ReleaseSysCache(tuple);
-	return is_idle;
+	return true;
 }
 
 /* Does the table have triggers that our updates may fire? */
@@ -549,32 +570,20 @@ find_part_columns(TableInfo *info, Relation rel)
 static bool
 is_idle_part_trigger(const TableInfo *info, const Trigger *trigger)
 {
-	HeapTuple	tuple;
-	Form_pg_constraint form;
-	int			nkeys;
-	AttrNumber	referencing[INDEX_MAX_KEYS];
-	AttrNumber	referenced[INDEX_MAX_KEYS];
-	bool		is_idle;
+	ForeignKey	key;
 
 	if (!TRIGGER_FOR_INSERT(trigger->tgtype))
 		return true;
 	if (!trigger->tgisinternal ||
-		RI_FKey_trigger_type(trigger->tgfoid) != RI_TRIGGER_FK)
+		RI_FKey_trigger_type(trigger->tgfoid) != RI_TRIGGER_FK ||
+		!get_foreign_key(trigger, &key))
 		return false;
-	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(trigger->tgconstraint));
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	form = (Form_pg_constraint) GETSTRUCT(tuple);
-	DeconstructFkConstraintRow(tuple, &nkeys, referencing, referenced,
-							   NULL, NULL, NULL, NULL, NULL);
 	/* a check that is deferred keeps ALTER TABLE waiting until it is done */
-	is_idle = !form->condeferrable &&
-		form->confrelid == catalog_get()->tables[TABLE_SESSION] &&
-		nkeys == 1 && referencing[0] == info->map[PART_UPLOAD_ID] + 1 &&
-		referenced[0] == get_attnum(form->confrelid,
-									column_name(COLUMN_UPLOAD_ID));
-	ReleaseSysCache(tuple);
-	return is_idle;
+	return !key.is_deferrable &&
+		key.referenced_table == catalog_get()->tables[TABLE_SESSION] &&
+		key.nkeys == 1 && key.referencing[0] == info->map[PART_UPLOAD_ID] + 1 &&
+		key.referenced[0] == get_attnum(key.referenced_table,
+										column_name(COLUMN_UPLOAD_ID));
 }
 
 /* Find the unique index on (upload_id, chunk_offset), in this order. */
