@@ -8,8 +8,10 @@ use Exporter 'import';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(upload_node send_chunks answer sqlstate_of sqlstates_of extension_functions);
+our @EXPORT = qw(upload_node restart_after_kill send_chunks answer sqlstate_of sqlstates_of extension_functions
+  upload_life reclaim_life statements answers);
 
 # Start a new cluster with the extension in its database "postgres".
 sub upload_node
@@ -113,6 +115,56 @@ sub extension_functions
 		};
 	}
 	return %functions;
+}
+
+# What a client of every version does, call by call, with the answer to each: the life
+# of the upload u.
+sub upload_life
+{
+	return (
+		[ q{SELECT uploaded_bytes, total_size, status FROM start_upload('dir/file', owner => 'ann', upload_id => 'u')}, '0||pending' ],
+		[ q{SELECT outcome, uploaded_bytes, ready, status FROM advance_upload('u', 0, 10, provider_data => '{"etag": 1}')}, 'advanced|10|f|in_progress' ],
+		[ q{SELECT outcome, uploaded_bytes, total_size FROM try_advance_upload('u', 5, 50)}, 'conflict|10|' ],
+		[ q{SELECT outcome, uploaded_bytes, ready FROM advance_uploads('{u,nobody,u}', '{10,0,20}', '{10,1,80}')}, "advanced|20|f\nnot_found||f\nadvanced|100|f" ],
+		[ q{SELECT metadata FROM merge_upload_data('u', '{"b": 2}')}, '{"b": 2}' ],
+		[ q{SELECT total_size FROM declare_upload_size('u', 100)}, '100' ],
+		[ q{SELECT upload_id, status FROM get_upload('u', 'ann')}, 'u|in_progress' ],
+		[ q{SELECT upload_id, status FROM get_uploads('{u,nobody,u}')}, "u|in_progress\nu|in_progress" ],
+		[ q{SELECT upload_id, status FROM list_uploads('ann', 'dir/', 'in_progress', '0 s')}, 'u|in_progress' ],
+		[ q{SELECT status, result FROM complete_upload('u', '{"etag": "e"}')}, 'complete|{"etag": "e"}' ],
+		[ q{SELECT delete_upload('u')}, 't' ]);
+}
+
+# The same of v, which is aborted, of w, which a sweep expires, and of what they leave.
+sub reclaim_life
+{
+	return (
+		[ q{SELECT status FROM start_upload('dir/file', provider_data => '{"part": 1}', upload_id => 'v')}, 'pending' ],
+		[ q{SELECT status, abort_reason FROM abort_upload('v', 'reason')}, 'aborted|reason' ],
+		[ q{INSERT INTO upload_session (upload_id, path, expires_at, provider_data) VALUES ('w', 'file', '-infinity', '{"part": 2}')} ],
+		[ q{SELECT expired, purged, reclaims_dropped FROM sweep_uploads()}, '1|0|0' ],
+		[ q{SELECT upload_id, reason, attempts FROM claim_reclaims() ORDER BY upload_id}, "v|aborted|0\nw|expired|0" ],
+		[ q{SELECT fail_reclaim(id, 'no') FROM upload_reclaim}, "t\nt" ],
+		[ q{SELECT finish_reclaim(id) FROM upload_reclaim}, "t\nt" ]);
+}
+
+# The statements of such a life, and all their answers.
+sub statements { return map { $_->[0] } @_; }
+sub answers { return join "\n", grep { defined } map { $_->[1] } @_; }
+
+# Start a node again that was killed.  A start fails as long as backends of the old
+# server are about.
+sub restart_after_kill
+{
+	my ($node) = @_;
+
+	foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		$node->{_pid} = undef;
+		return if $node->start(fail_ok => 1);
+		usleep(100_000);
+	}
+	die 'the server did not start again';
 }
 
 1;

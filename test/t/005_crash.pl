@@ -175,18 +175,6 @@ sub stat_of
 	return scalar <$stat>;
 }
 
-# A start fails as long as backends of the old server are about.
-sub restart
-{
-	foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		return if $node->start(fail_ok => 1);
-		$node->{_pid} = undef;
-		usleep(100_000);
-	}
-	die 'the server did not start again';
-}
-
 my $resumed = 0;
 my %first_chunk;
 foreach my $crash (1 .. $crashes)
@@ -196,7 +184,7 @@ foreach my $crash (1 .. $crashes)
 	my $reports = start_uploaders(%first_chunk);
 	my $heard = crash_after($count, $reports, $with_backends);
 
-	restart();
+	restart_after_kill($node);
 
 	my %confirmed = map { split /\|/ } split /\n/, $node->safe_psql('postgres',
 		'SELECT upload_id, uploaded_bytes FROM list_uploads()');

@@ -18,43 +18,23 @@ my %functions = extension_functions($node);
 
 # Every function once, all but start_sweeper() with an answer that is the same
 # each time.  What a client reads it names.
-my @life = (
-	q{SELECT uploaded_bytes, total_size, status FROM start_upload('dir/file', owner => 'ann', upload_id => 'u')},
-	q{SELECT outcome, uploaded_bytes, ready, status FROM advance_upload('u', 0, 10, provider_data => '{"etag": 1}')},
-	q{SELECT outcome, uploaded_bytes, total_size FROM try_advance_upload('u', 5, 50)},
-	q{SELECT outcome, uploaded_bytes, ready FROM advance_uploads('{u,nobody,u}', '{10,0,20}', '{10,1,80}')},
-	q{SELECT metadata FROM merge_upload_data('u', '{"b": 2}')},
-	q{SELECT total_size FROM declare_upload_size('u', 100)},
-	q{SELECT upload_id, status FROM get_upload('u', 'ann')},
-	q{SELECT upload_id, status FROM get_uploads('{u,nobody,u}')},
-	q{SELECT upload_id, status FROM list_uploads('ann', 'dir/', 'in_progress', '0 s')},
-	q{SELECT status, result FROM complete_upload('u', '{"etag": "e"}')},
-	q{SELECT delete_upload('u')},
-	q{SELECT any_order FROM start_upload('dir/any', 20, upload_id => 'a', any_order => true)},
-	q{SELECT outcome, uploaded_bytes FROM advance_upload('a', 10, 10, etag => 'e')},
-	q{SELECT outcome FROM try_advance_upload('a', 10, 10, etag => 'f')},
-	q{SELECT chunk_offset, etag FROM list_parts('a')},
-	q{SELECT chunk_offset, chunk_length FROM missing_ranges('a')},
-	q{SELECT delete_upload('a')},
-	q{SELECT finish_reclaim(id) FROM upload_reclaim},
-	q{SELECT status FROM start_upload('dir/file', provider_data => '{"part": 1}', upload_id => 'v')},
-	q{SELECT status, abort_reason FROM abort_upload('v', 'reason')},
-	q{INSERT INTO upload_session (upload_id, path, expires_at, provider_data) VALUES ('w', 'file', '-infinity', '{"part": 2}')},
-	q{SELECT expired, purged, reclaims_dropped FROM sweep_uploads()},
-	q{SELECT upload_id, reason, attempts FROM claim_reclaims() ORDER BY upload_id},
-	q{SELECT fail_reclaim(id, 'no') FROM upload_reclaim},
-	q{SELECT finish_reclaim(id) FROM upload_reclaim},
-	q{SELECT status, sessions, reclaim_backlog FROM upload_stats WHERE sessions > 0 ORDER BY status},
-	q{SELECT running FROM sweeper_status()},
-	q{SELECT count(*) > 4 FROM read_upload_stats()},
-	q{SELECT grant_upload_access('client'), revoke_upload_access('client')},
-	q{SELECT delete_upload(upload_id) FROM upload_session});
-my $expected = join "\n",
-  '0||pending', 'advanced|10|f|in_progress', 'conflict|10|',
-  'advanced|20|f', 'not_found||f', 'advanced|100|f',
-  '{"b": 2}', '100', 'u|in_progress', 'u|in_progress', 'u|in_progress', 'u|in_progress',
-  'complete|{"etag": "e"}', 't', 't', 'advanced|10', 'replaced', '10|f', '0|10', 't', 't', 'pending', 'aborted|reason', '1|0|0',
-  'v|aborted|0', 'w|expired|0', 't', 't', 't', 't', 'aborted|1|0', 'expired|1|0', 't', 't', '|', 't', 't';
+my @steps = (
+	upload_life(),
+	[ q{SELECT any_order FROM start_upload('dir/any', 20, upload_id => 'a', any_order => true)}, 't' ],
+	[ q{SELECT outcome, uploaded_bytes FROM advance_upload('a', 10, 10, etag => 'e')}, 'advanced|10' ],
+	[ q{SELECT outcome FROM try_advance_upload('a', 10, 10, etag => 'f')}, 'replaced' ],
+	[ q{SELECT chunk_offset, etag FROM list_parts('a')}, '10|f' ],
+	[ q{SELECT chunk_offset, chunk_length FROM missing_ranges('a')}, '0|10' ],
+	[ q{SELECT delete_upload('a')}, 't' ],
+	[ q{SELECT finish_reclaim(id) FROM upload_reclaim}, 't' ],
+	reclaim_life(),
+	[ q{SELECT status, sessions, reclaim_backlog FROM upload_stats WHERE sessions > 0 ORDER BY status}, "aborted|1|0\nexpired|1|0" ],
+	[ q{SELECT running FROM sweeper_status()}, 't' ],
+	[ q{SELECT count(*) > 4 FROM read_upload_stats()}, 't' ],
+	[ q{SELECT grant_upload_access('client'), revoke_upload_access('client')}, '|' ],
+	[ q{SELECT delete_upload(upload_id) FROM upload_session}, "t\nt" ]);
+my @life = statements(@steps);
+my $expected = answers(@steps);
 
 foreach my $function (sort keys %functions)
 {

@@ -324,13 +324,7 @@ foreach my $crash (1 .. 5)
 		$node->kill9 if ++$heard == $wanted;
 	}
 	1 while waitpid(-1, 0) > 0;
-	$node->{_pid} = undef;
-	foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		last if $node->start(fail_ok => 1);
-		$node->{_pid} = undef;
-		select undef, undef, undef, 0.1;
-	}
+	restart_after_kill($node);
 	my %there = map { $_ => 1 } split /\n/, $node->safe_psql('postgres', q{SELECT part_number FROM list_parts('crash', max_rows => 100000)});
 	is_deeply([ grep { !$there{$_} } keys %acknowledged ], [], "crash $crash after $heard acknowledgements: every part is there")
 	  or diag "RANDOM_SEED=$seed";
