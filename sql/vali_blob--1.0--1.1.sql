@@ -8,6 +8,7 @@
 --
 
 ALTER TYPE chunk_outcome ADD VALUE 'replaced';
+ALTER TYPE chunk_outcome ADD VALUE 'fenced';
 
 --
 -- Tables
@@ -20,13 +21,43 @@ ALTER TABLE upload_session
     ADD COLUMN auto_complete boolean NOT NULL DEFAULT false,
     ADD COLUMN end_by timestamptz,
     ADD COLUMN size_limit bigint,
-    ADD COLUMN rules_version bigint;
+    ADD COLUMN rules_version bigint,
+    ADD COLUMN lease_epoch bigint NOT NULL DEFAULT 0,
+    ADD COLUMN lease_holder text,
+    ADD COLUMN lease_expires_at timestamptz,
+    ADD COLUMN lease_requested boolean NOT NULL DEFAULT false,
+    ADD COLUMN notified_at timestamptz;
 
 COMMENT ON COLUMN upload_session.any_order IS 'chunks may come in any order';
 COMMENT ON COLUMN upload_session.auto_complete IS 'completes by itself when all bytes are there';
 COMMENT ON COLUMN upload_session.end_by IS 'the deadline never moves beyond it; null: any time';
 COMMENT ON COLUMN upload_session.size_limit IS 'the most bytes the session may ever hold; null: any number';
 COMMENT ON COLUMN upload_session.rules_version IS 'the rules that a library must know to change the session; null: those of 1.0';
+COMMENT ON COLUMN upload_session.lease_epoch IS 'counts the leases that were given';
+COMMENT ON COLUMN upload_session.lease_holder IS 'who has the lease; null: nobody';
+COMMENT ON COLUMN upload_session.lease_expires_at IS 'until when';
+COMMENT ON COLUMN upload_session.lease_requested IS 'another one has asked for the lease';
+COMMENT ON COLUMN upload_session.notified_at IS 'the last notification of progress; null: none';
+
+CREATE TYPE upload_lease AS (
+    held boolean,
+    epoch bigint,
+    holder text,
+    expires_at timestamptz,
+    requested boolean,
+    uploaded_bytes bigint,
+    total_size bigint,
+    status upload_status
+);
+COMMENT ON TYPE upload_lease IS 'the lease of an upload, and how far the upload has come';
+COMMENT ON COLUMN upload_lease.held IS 'the caller has the lease';
+COMMENT ON COLUMN upload_lease.epoch IS 'the epoch of the last lease that was given';
+COMMENT ON COLUMN upload_lease.holder IS 'who has the lease; null: nobody';
+COMMENT ON COLUMN upload_lease.expires_at IS 'until when';
+COMMENT ON COLUMN upload_lease.requested IS 'another one has asked for the lease';
+COMMENT ON COLUMN upload_lease.uploaded_bytes IS 'bytes confirmed';
+COMMENT ON COLUMN upload_lease.total_size IS 'bytes declared; null: not known yet';
+COMMENT ON COLUMN upload_lease.status IS 'the status that readers see';
 
 ALTER TABLE upload_reclaim
     ADD COLUMN parts jsonb,
@@ -72,6 +103,48 @@ COMMENT ON INDEX upload_part_number_idx IS 'part numbers are unique in a session
 
 SELECT pg_catalog.pg_extension_config_dump('upload_part', '');
 REVOKE ALL ON TABLE upload_part FROM PUBLIC;
+
+CREATE TABLE upload_quota (
+    max_live_uploads bigint,
+    max_live_bytes bigint,
+    max_upload_size bigint,
+    counted boolean NOT NULL DEFAULT false,
+    owner text COLLATE "C" NOT NULL,
+    CONSTRAINT upload_quota_pkey PRIMARY KEY (owner),
+    CONSTRAINT upload_quota_check
+        CHECK (max_live_uploads OPERATOR(pg_catalog.>=) (-1)
+               AND max_live_bytes OPERATOR(pg_catalog.>=) (-1)
+               AND max_upload_size OPERATOR(pg_catalog.>=) (-1))
+);
+
+COMMENT ON TABLE upload_quota IS 'limits of owners, where they differ from the settings';
+COMMENT ON COLUMN upload_quota.owner IS 'the application''s own user or tenant id';
+COMMENT ON COLUMN upload_quota.max_live_uploads IS 'live sessions; -1: any number, null: as vali_blob.max_live_uploads says';
+COMMENT ON COLUMN upload_quota.max_live_bytes IS 'bytes promised to live sessions; -1: any number, null: as vali_blob.max_live_bytes says';
+COMMENT ON COLUMN upload_quota.max_upload_size IS 'bytes that one session may hold; -1 or null: as vali_blob.max_upload_size says';
+COMMENT ON COLUMN upload_quota.counted IS 'upload_live has the live sessions of the owner';
+COMMENT ON CONSTRAINT upload_quota_check ON upload_quota IS 'limits are in range';
+
+CREATE TABLE upload_live (
+    bytes bigint NOT NULL,
+    expires_at timestamptz,
+    upload_id varchar(128) COLLATE "C" NOT NULL,
+    owner text COLLATE "C" NOT NULL,
+    CONSTRAINT upload_live_pkey PRIMARY KEY (upload_id)
+);
+
+CREATE INDEX upload_live_owner_idx ON upload_live (owner);
+
+COMMENT ON TABLE upload_live IS 'the live sessions of owners with limits; written by the functions only';
+COMMENT ON COLUMN upload_live.upload_id IS 'the session''s upload_id';
+COMMENT ON COLUMN upload_live.owner IS 'the session''s owner';
+COMMENT ON COLUMN upload_live.bytes IS 'bytes promised: the session''s total_size, or size_limit';
+COMMENT ON COLUMN upload_live.expires_at IS 'the session''s deadline; null: never';
+COMMENT ON INDEX upload_live_owner_idx IS 'for counting what an owner uses';
+
+SELECT pg_catalog.pg_extension_config_dump('upload_quota', '');
+SELECT pg_catalog.pg_extension_config_dump('upload_live', '');
+REVOKE ALL ON TABLE upload_quota, upload_live FROM PUBLIC;
 
 --
 -- Functions
@@ -135,16 +208,17 @@ CREATE FUNCTION advance_upload(
     nowait boolean = false,
     part_number integer = NULL,
     etag text = NULL,
-    checksum bytea = NULL)
+    checksum bytea = NULL,
+    lease_epoch bigint = NULL)
 RETURNS chunk_result
 AS 'MODULE_PATHNAME', 'vali_blob_advance_upload'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea) IS
+COMMENT ON FUNCTION advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea, bigint) IS
 'confirm a chunk of an upload; raises any outcome but advanced, replayed and replaced';
-REVOKE ALL ON FUNCTION advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea, bigint) FROM PUBLIC;
 SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
     'advance_upload_1_0(text, bigint, bigint, boolean, jsonb, text, boolean)'::pg_catalog.regprocedure::pg_catalog.oid,
-    'advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea)'::pg_catalog.regprocedure::pg_catalog.oid);
+    'advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea, bigint)'::pg_catalog.regprocedure::pg_catalog.oid);
 DROP FUNCTION advance_upload_1_0(text, bigint, bigint, boolean, jsonb, text, boolean);
 
 ALTER FUNCTION try_advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean) RENAME TO try_advance_upload_1_0;
@@ -158,16 +232,17 @@ CREATE FUNCTION try_advance_upload(
     nowait boolean = false,
     part_number integer = NULL,
     etag text = NULL,
-    checksum bytea = NULL)
+    checksum bytea = NULL,
+    lease_epoch bigint = NULL)
 RETURNS chunk_result
 AS 'MODULE_PATHNAME', 'vali_blob_try_advance_upload'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION try_advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea) IS
+COMMENT ON FUNCTION try_advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea, bigint) IS
 'confirm a chunk of an upload; returns every outcome';
-REVOKE ALL ON FUNCTION try_advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION try_advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea, bigint) FROM PUBLIC;
 SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
     'try_advance_upload_1_0(text, bigint, bigint, boolean, jsonb, text, boolean)'::pg_catalog.regprocedure::pg_catalog.oid,
-    'try_advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea)'::pg_catalog.regprocedure::pg_catalog.oid);
+    'try_advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean, integer, text, bytea, bigint)'::pg_catalog.regprocedure::pg_catalog.oid);
 DROP FUNCTION try_advance_upload_1_0(text, bigint, bigint, boolean, jsonb, text, boolean);
 
 ALTER FUNCTION advance_uploads(text[], bigint[], bigint[]) RENAME TO advance_uploads_1_0;
@@ -178,16 +253,17 @@ CREATE FUNCTION advance_uploads(
     owner text = NULL,
     part_numbers integer[] = NULL,
     etags text[] = NULL,
-    checksums bytea[] = NULL)
+    checksums bytea[] = NULL,
+    lease_epochs bigint[] = NULL)
 RETURNS SETOF chunk_result
 AS 'MODULE_PATHNAME', 'vali_blob_advance_uploads'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION advance_uploads(text[], bigint[], bigint[], text, integer[], text[], bytea[]) IS
+COMMENT ON FUNCTION advance_uploads(text[], bigint[], bigint[], text, integer[], text[], bytea[], bigint[]) IS
 'confirm chunks of many uploads in one round trip; returns outcomes in argument order';
-REVOKE ALL ON FUNCTION advance_uploads(text[], bigint[], bigint[], text, integer[], text[], bytea[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION advance_uploads(text[], bigint[], bigint[], text, integer[], text[], bytea[], bigint[]) FROM PUBLIC;
 SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
     'advance_uploads_1_0(text[], bigint[], bigint[])'::pg_catalog.regprocedure::pg_catalog.oid,
-    'advance_uploads(text[], bigint[], bigint[], text, integer[], text[], bytea[])'::pg_catalog.regprocedure::pg_catalog.oid);
+    'advance_uploads(text[], bigint[], bigint[], text, integer[], text[], bytea[], bigint[])'::pg_catalog.regprocedure::pg_catalog.oid);
 DROP FUNCTION advance_uploads_1_0(text[], bigint[], bigint[]);
 
 ALTER FUNCTION delete_upload(text, text) RENAME TO delete_upload_1_0;
@@ -254,5 +330,78 @@ REVOKE ALL ON FUNCTION missing_ranges(text, text, integer) FROM PUBLIC;
 SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
     'get_upload(text, text)'::pg_catalog.regprocedure::pg_catalog.oid,
     'missing_ranges(text, text, integer)'::pg_catalog.regprocedure::pg_catalog.oid);
+
+CREATE FUNCTION acquire_upload_lease(
+    upload_id text,
+    holder text,
+    duration interval = '30 s',
+    owner text = NULL,
+    take_over boolean = false)
+RETURNS upload_lease
+AS 'MODULE_PATHNAME', 'vali_blob_acquire_upload_lease'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION acquire_upload_lease(text, text, interval, text, boolean) IS
+'get the lease of an upload, or ask whoever has it to release it';
+REVOKE ALL ON FUNCTION acquire_upload_lease(text, text, interval, text, boolean) FROM PUBLIC;
+SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
+    'complete_upload(text, jsonb, text)'::pg_catalog.regprocedure::pg_catalog.oid,
+    'acquire_upload_lease(text, text, interval, text, boolean)'::pg_catalog.regprocedure::pg_catalog.oid);
+
+CREATE FUNCTION renew_upload_lease(
+    upload_id text,
+    epoch bigint,
+    duration interval = '30 s',
+    owner text = NULL)
+RETURNS upload_lease
+AS 'MODULE_PATHNAME', 'vali_blob_renew_upload_lease'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION renew_upload_lease(text, bigint, interval, text) IS
+'extend the lease of an upload, unless another one has got it since';
+REVOKE ALL ON FUNCTION renew_upload_lease(text, bigint, interval, text) FROM PUBLIC;
+SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
+    'complete_upload(text, jsonb, text)'::pg_catalog.regprocedure::pg_catalog.oid,
+    'renew_upload_lease(text, bigint, interval, text)'::pg_catalog.regprocedure::pg_catalog.oid);
+
+CREATE FUNCTION release_upload_lease(
+    upload_id text,
+    epoch bigint,
+    owner text = NULL)
+RETURNS upload_lease
+AS 'MODULE_PATHNAME', 'vali_blob_release_upload_lease'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION release_upload_lease(text, bigint, text) IS
+'end the lease of an upload, unless another one has got it since';
+REVOKE ALL ON FUNCTION release_upload_lease(text, bigint, text) FROM PUBLIC;
+SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
+    'complete_upload(text, jsonb, text)'::pg_catalog.regprocedure::pg_catalog.oid,
+    'release_upload_lease(text, bigint, text)'::pg_catalog.regprocedure::pg_catalog.oid);
+
+CREATE FUNCTION set_upload_quota(
+    owner text,
+    max_live_uploads bigint = NULL,
+    max_live_bytes bigint = NULL,
+    max_upload_size bigint = NULL)
+RETURNS upload_quota
+AS 'MODULE_PATHNAME', 'vali_blob_set_upload_quota'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION set_upload_quota(text, bigint, bigint, bigint) IS
+'set the limits of an owner; -1 is any number, null as the setting says';
+REVOKE ALL ON FUNCTION set_upload_quota(text, bigint, bigint, bigint) FROM PUBLIC;
+
+CREATE FUNCTION upload_usage(
+    owner text,
+    OUT live_uploads bigint,
+    OUT live_bytes bigint,
+    OUT confirmed_bytes bigint,
+    OUT max_live_uploads bigint,
+    OUT max_live_bytes bigint)
+AS 'MODULE_PATHNAME', 'vali_blob_upload_usage'
+LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION upload_usage(text) IS
+'what the live sessions of an owner use, and its limits; null: any number';
+REVOKE ALL ON FUNCTION upload_usage(text) FROM PUBLIC;
+SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
+    'get_upload(text, text)'::pg_catalog.regprocedure::pg_catalog.oid,
+    'upload_usage(text)'::pg_catalog.regprocedure::pg_catalog.oid);
 
 DROP FUNCTION copy_privileges(pg_catalog.regclass, oid, oid);

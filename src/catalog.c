@@ -43,6 +43,8 @@ static const char *const table_names[] = {
 	[TABLE_SESSION] = "upload_session",
 	[TABLE_RECLAIM] = "upload_reclaim",
 	[TABLE_PART] = "upload_part",
+	[TABLE_QUOTA] = "upload_quota",
+	[TABLE_LIVE] = "upload_live",
 };
 
 static const char *const status_names[] = {
@@ -64,6 +66,7 @@ static const char *const outcome_names[] = {
 	[OUTCOME_NOT_FOUND] = "not_found",
 	[OUTCOME_LOCKED] = "locked",
 	[OUTCOME_REPLACED] = "replaced",
+	[OUTCOME_FENCED] = "fenced",
 };
 
 StaticAssertDecl(lengthof(table_names) == TABLE_COUNT, "every table has a name");
@@ -227,6 +230,8 @@ find_objects(Catalog *catalog)
 	find_labels(schema, find_type(schema, "chunk_outcome"), outcome_names,
 				OUTCOME_COUNT, FIRST_OPTIONAL_OUTCOME,
 				catalog->outcome_labels);
+	if (is_1_1(catalog))
+		catalog->lease_type = find_type(schema, "upload_lease");
 	for (int i = 0; i < TABLE_COUNT; i++)
 	{
 		if (i < FIRST_OPTIONAL_TABLE || is_1_1(catalog))
@@ -245,6 +250,7 @@ same_objects(const Catalog *a, const Catalog *b)
 		strcmp(a->schema, b->schema) == 0 &&
 		memcmp(a->tables, b->tables, sizeof(a->tables)) == 0 &&
 		a->chunk_result_type == b->chunk_result_type &&
+		a->lease_type == b->lease_type &&
 		a->status_type == b->status_type &&
 		memcmp(a->outcome_labels, b->outcome_labels,
 			   sizeof(a->outcome_labels)) == 0;
@@ -346,6 +352,14 @@ uint64
 catalog_invalidations(void)
 {
 	return invalidations;
+}
+
+/* Return the label of a status. */
+const char *
+status_name(SessionStatus status)
+{
+	Assert(status < STATUS_COUNT);
+	return status_names[status];
 }
 
 /* Return a status as a value of the enum. */

@@ -20,10 +20,15 @@ typedef enum ExtensionTable
 {
 	TABLE_SESSION,
 	TABLE_RECLAIM,
-	TABLE_PART
+	TABLE_PART,
+	TABLE_QUOTA,
+	TABLE_LIVE
 } ExtensionTable;
 
-#define TABLE_COUNT (TABLE_PART + 1)
+#define TABLE_COUNT (TABLE_LIVE + 1)
+
+/* The first ones are for clients, too. */
+#define CLIENT_TABLE_COUNT (TABLE_PART + 1)
 
 typedef struct Catalog
 {
@@ -31,6 +36,7 @@ typedef struct Catalog
 	const char *schema;			/* quoted, for SQL text */
 	Oid			tables[TABLE_COUNT];	/* see has_table() */
 	Oid			chunk_result_type;
+	Oid			lease_type;		/* of 1.1 */
 	Oid			status_type;
 	Oid			status_labels[STATUS_COUNT];
 	Oid			outcome_labels[OUTCOME_COUNT];
@@ -42,6 +48,7 @@ extern bool has_table(ExtensionTable table);
 extern const char *table_name(ExtensionTable table);
 extern Relation open_extension_table(ExtensionTable table, LOCKMODE lockmode);
 extern uint64 catalog_invalidations(void);
+extern const char *status_name(SessionStatus status);
 extern Datum status_to_datum(SessionStatus status);
 extern SessionStatus status_from_datum(Datum label);
 

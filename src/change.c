@@ -14,10 +14,13 @@
 #include "access/xact.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "change.h"
 #include "errors.h"
 #include "lifecycle.h"
+#include "notify.h"
 #include "part_store.h"
+#include "quota_store.h"
 #include "reclaim.h"
 #include "row.h"
 #include "settings.h"
@@ -30,6 +33,9 @@ current_context(void)
 	RuleContext context = {
 		.now = GetCurrentTimestamp(),
 		.retention = retention_setting,
+		.notify_interval = notify_setting == NOTIFY_PROGRESS && has_objects_of_1_1() ?
+			notify_interval_setting : -1,
+		.quota = {LIMIT_NONE, LIMIT_NONE, LIMIT_NONE},
 	};
 
 	return context;
@@ -42,8 +48,13 @@ current_context(void)
 static void
 after_change(Store *store, const Session *before, const Session *after)
 {
-	if (before != NULL && after != NULL && session_orphans_storage(before, after))
-		enqueue_reclaim(store, after, false);
+	if (before != NULL && after != NULL)
+	{
+		if (session_orphans_storage(before, after))
+			enqueue_reclaim(store, after, false);
+		live_change(before, after);
+	}
+	notify_change(before, after);
 }
 
 /*
@@ -95,13 +106,51 @@ find_parts(Store *store, LockedSession *locked, Rule rule, const Request *reques
 		context->parts_end = last.offset + last.length;
 }
 
+/* Find what a rule has to know of the limits of the session's owner. */
+static void
+find_quota(LockedSession *locked, Rule rule)
+{
+	const Session *session = &locked->session;
+	RuleContext *context = &locked->context;
+
+	switch (quota_needed(rule, session))
+	{
+		case QUOTA_NOT_NEEDED:
+			break;
+		case QUOTA_LIMITS:
+			(void) quota_read(session->owner, true, &context->quota);
+			break;
+		case QUOTA_USAGE:
+			(void) quota_claim(session->owner, &context->quota, &context->usage);
+			break;
+	}
+}
+
+/*
+ * Apply a rule.  Before it refuses what would exceed a limit, what its owner's
+ * sessions use is verified.
+ */
+static Outcome
+judge(Rule rule, Session *session, const Request *request, RuleContext *context)
+{
+	Outcome		outcome = rule(session, request, context);
+
+	if (outcome == OUTCOME_QUOTA_EXCEEDED && session->exceeded.used > 0)
+	{
+		context->usage = quota_verify_usage(session->owner);
+		outcome = rule(session, request, context);
+	}
+	return outcome;
+}
+
 /* Apply a rule to a locked session, in memory. */
 Outcome
 apply_rule(Store *store, LockedSession *locked, Rule rule, const Request *request)
 {
 	locked->context = current_context();
 	find_parts(store, locked, rule, request);
-	return rule(&locked->session, request, &locked->context);
+	find_quota(locked, rule);
+	return judge(rule, &locked->session, request, &locked->context);
 }
 
 /*
@@ -122,24 +171,20 @@ write_session(Store *store, LockedSession *locked, const Request *request)
 	locked->before = *session;
 }
 
-/* Delete a locked session. */
-static void
-delete_session(Store *store, const LockedSession *locked)
-{
-	store_delete(store, &locked->session);
-	after_change(store, &locked->before, NULL);
-}
-
 /* Start a session, whose fields the caller has set. */
 Outcome
 start_session(Store *store, Session *session, const Request *request)
 {
 	RuleContext context = current_context();
-	Outcome		outcome = session_start(session, request, &context);
+	bool		is_counted = quota_claim(session->owner, &context.quota,
+										 &context.usage);
+	Outcome		outcome = judge(session_start, session, request, &context);
 
 	if (outcome == OUTCOME_OK)
 	{
 		store_insert(store, session);
+		if (is_counted && status_is_live(session->status))
+			live_insert(session);
 		after_change(store, NULL, session);
 	}
 	return outcome;
@@ -249,7 +294,8 @@ remove_session(Store *store, const Request *request)
 	else if (request->reclaim_complete &&
 			 locked.session.status == STATUS_COMPLETE)
 		enqueue_reclaim(store, &locked.session, true);
-	delete_session(store, &locked);
+	store_delete(store, &locked.session);
+	after_change(store, &locked.before, NULL);
 	return true;
 }
 
@@ -273,7 +319,8 @@ expire_session(Store *store, const text *upload_id)
 
 /*
  * Purge a session whose retention had passed at a point in time, unless it is
- * locked.  Returns whether that was done.
+ * locked.  Returns whether that was done.  It had ended before, so that nothing
+ * follows.
  */
 bool
 purge_session(Store *store, const text *upload_id, TimestampTz due_at)
@@ -284,6 +331,6 @@ purge_session(Store *store, const text *upload_id, TimestampTz due_at)
 	if (lock_session(store, &request, LOCK_SKIP, &locked) != OUTCOME_OK ||
 		!session_is_purgeable(&locked.session, due_at))
 		return false;
-	delete_session(store, &locked);
+	store_delete(store, &locked.session);
 	return true;
 }

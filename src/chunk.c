@@ -4,9 +4,7 @@
  *		The SQL-callable functions that advance upload sessions, and their
  *		result.
  *
- * A chunk_result has the outcome of a chunk and the state of its session.  The
- * attributes are found by name, so that a later version may append others while
- * this library is still loaded; these are null.
+ * A chunk_result has the outcome of a chunk and the state of its session.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,7 +19,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
-#include "utils/typcache.h"
 
 #include "arguments.h"
 #include "catalog.h"
@@ -29,6 +26,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "lifecycle.h"
+#include "result_type.h"
 #include "row.h"
 
 PG_FUNCTION_INFO_V1(vali_blob_advance_upload);
@@ -47,122 +45,49 @@ typedef enum ChunkAttribute
 	CHUNK_EXPIRES_AT
 } ChunkAttribute;
 
-#define CHUNK_ATTRIBUTE_COUNT (CHUNK_EXPIRES_AT + 1)
-
-static const struct
-{
-	const char *name;
-	Oid			type;			/* InvalidOid: one of our enums */
-}			chunk_attributes[] =
-{
-	[CHUNK_OUTCOME] = {"outcome", InvalidOid},
-	[CHUNK_UPLOADED_BYTES] = {"uploaded_bytes", INT8OID},
-	[CHUNK_TOTAL_SIZE] = {"total_size", INT8OID},
-	[CHUNK_STATUS] = {"status", InvalidOid},
-	[CHUNK_READY] = {"ready", BOOLOID},
-	[CHUNK_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID},
+static ResultType chunk_result = {
+	.name = "chunk_result",
+	.count = CHUNK_EXPIRES_AT + 1,
+	.attributes = {
+		[CHUNK_OUTCOME] = {"outcome", InvalidOid},
+		[CHUNK_UPLOADED_BYTES] = {"uploaded_bytes", INT8OID},
+		[CHUNK_TOTAL_SIZE] = {"total_size", INT8OID},
+		[CHUNK_STATUS] = {"status", InvalidOid},
+		[CHUNK_READY] = {"ready", BOOLOID},
+		[CHUNK_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID},
+	},
 };
-
-StaticAssertDecl(lengthof(chunk_attributes) == CHUNK_ATTRIBUTE_COUNT,
-				 "every attribute needs an entry");
-
-/* The type chunk_result, as it was when a call began. */
-typedef struct ChunkResultType
-{
-	TupleDesc	desc;
-	int			map[CHUNK_ATTRIBUTE_COUNT]; /* where the attributes are */
-} ChunkResultType;
-
-/* Find an attribute of chunk_result by its name, and check its type. */
-static int
-find_attribute(TupleDesc desc, ChunkAttribute attribute)
-{
-	Oid			expected = chunk_attributes[attribute].type;
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (!att->attisdropped &&
-			strcmp(NameStr(att->attname), chunk_attributes[attribute].name) == 0 &&
-			(OidIsValid(expected) ? att->atttypid == expected :
-			 type_is_enum(att->atttypid)))
-			return i;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_DATATYPE_MISMATCH),
-			 errmsg("attribute \"%s\" of type \"chunk_result\" does not exist or has another type",
-					chunk_attributes[attribute].name),
-			 errhint("Restore the attribute with ALTER TYPE.  Creating the extension again would drop all sessions.")));
-}
-
-/*
- * Look chunk_result up.  The map is cached for the version of the type seen last.
- * The caller releases the descriptor.
- */
-static ChunkResultType
-open_chunk_result_type(void)
-{
-	static int	map[CHUNK_ATTRIBUTE_COUNT];
-	static uint64 map_version = 0;
-	Oid			oid = catalog_get()->chunk_result_type;
-	ChunkResultType type = {
-		.desc = lookup_rowtype_tupdesc(oid, -1),
-	};
-	uint64		version = assign_record_type_identifier(oid, -1);
-
-	if (map_version != version)
-	{
-		map_version = 0;		/* the map is not valid if we fail */
-		for (ChunkAttribute i = 0; i < CHUNK_ATTRIBUTE_COUNT; i++)
-			map[i] = find_attribute(type.desc, i);
-		map_version = version;
-	}
-	memcpy(type.map, map, sizeof(map));
-	return type;
-}
 
 /* Build a chunk_result; what is not known of the session is null. */
 static HeapTuple
 build_chunk_result(Outcome outcome, const LockedSession *locked,
-				   const ChunkResultType *type)
+				   const OpenResultType *type)
 {
 	const Session *session = &locked->session;
+	TimestampTz now = locked->context.now;
 	bool		has_session = outcome != OUTCOME_NOT_FOUND &&
 		outcome != OUTCOME_LOCKED;
-	Datum		values[MaxTupleAttributeNumber];
-	bool		nulls[MaxTupleAttributeNumber];
+	ResultRow	row;
 
 	Assert(outcome < OUTCOME_COUNT);
-	/* also attributes that this library does not know */
-	memset(nulls, true, type->desc->natts * sizeof(bool));
-
-#define SET_ATTRIBUTE(attribute, value) \
-	(values[type->map[attribute]] = (value), \
-	 nulls[type->map[attribute]] = false)
-
-	SET_ATTRIBUTE(CHUNK_OUTCOME,
+	begin_result(type, &row);
+	set_attribute(&row, CHUNK_OUTCOME,
 				  ObjectIdGetDatum(catalog_get()->outcome_labels[outcome]));
-	SET_ATTRIBUTE(CHUNK_READY, BoolGetDatum(has_session &&
-											session_is_ready(session,
-															 locked->context.now)));
+	set_attribute(&row, CHUNK_READY,
+				  BoolGetDatum(has_session && session_is_ready(session, now)));
 	if (has_session)
 	{
-		SET_ATTRIBUTE(CHUNK_UPLOADED_BYTES,
+		set_attribute(&row, CHUNK_UPLOADED_BYTES,
 					  Int64GetDatum(session->uploaded_bytes));
 		if (session->total_size != SIZE_DEFERRED)
-			SET_ATTRIBUTE(CHUNK_TOTAL_SIZE, Int64GetDatum(session->total_size));
-		SET_ATTRIBUTE(CHUNK_STATUS, session->status == STATUS_OTHER ?
-					  ObjectIdGetDatum(session->other_status) :
-					  status_to_datum(session_shown_status(session,
-														   locked->context.now)));
+			set_attribute(&row, CHUNK_TOTAL_SIZE,
+						  Int64GetDatum(session->total_size));
+		set_attribute(&row, CHUNK_STATUS, shown_status_datum(session, now));
 		if (session->expires_at != EXPIRES_NEVER)
-			SET_ATTRIBUTE(CHUNK_EXPIRES_AT,
+			set_attribute(&row, CHUNK_EXPIRES_AT,
 						  TimestampTzGetDatum(session->expires_at));
 	}
-#undef SET_ATTRIBUTE
-
-	return heap_form_tuple(type->desc, values, nulls);
+	return form_result(&row);
 }
 
 /* ---------- one chunk ---------- */
@@ -176,10 +101,10 @@ advance(FunctionCallInfo fcinfo, bool raises)
 	Store	   *store;
 	LockedSession locked;
 	Outcome		outcome;
-	ChunkResultType type;
+	OpenResultType type;
 	HeapTuple	result;
 
-	check_unknown_arguments(fcinfo, 10);
+	check_unknown_arguments(fcinfo, 11);
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.chunk.offset = required_size(fcinfo, 1, "chunk_offset",
 										 request.upload_id);
@@ -197,23 +122,26 @@ advance(FunctionCallInfo fcinfo, bool raises)
 	request.chunk.etag = optional_text(fcinfo, 8);
 	request.chunk.checksum = argument_is_null(fcinfo, 9) ? NULL :
 		PG_GETARG_BYTEA_PP(9);
+	request.has_lease_epoch = !argument_is_null(fcinfo, 10);
+	if (request.has_lease_epoch)
+		request.lease_epoch = PG_GETARG_INT64(10);
 	check_chunk(&request);
 
-	type = open_chunk_result_type();
+	type = open_result_type(&chunk_result, catalog_get()->chunk_result_type);
 	store = store_open(RowShareLock);
 	outcome = change_session(store, session_advance, &request, wait, &locked);
 	if (raises)
 		report_unless_done(outcome, &locked.session, &request, &locked.context);
 	result = build_chunk_result(outcome, &locked, &type);
 	store_close(store);
-	ReleaseTupleDesc(type.desc);
+	close_result_type(&type);
 	return return_row(fcinfo, HeapTupleGetDatum(result));
 }
 
 /*
  * advance_upload(upload_id, chunk_offset, chunk_length, final, provider_data,
- * owner, nowait, part_number, etag, checksum): confirm a chunk, or raise an
- * error.
+ * owner, nowait, part_number, etag, checksum, lease_epoch): confirm a chunk, or
+ * raise an error.
  */
 Datum
 vali_blob_advance_upload(PG_FUNCTION_ARGS)
@@ -326,6 +254,7 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 	ArrayElements numbers;
 	ArrayElements etags;
 	ArrayElements checksums;
+	ArrayElements epochs;
 	ChunkOfMany *chunks;
 
 	if (ids.count != offsets.count || ids.count != lengths.count)
@@ -344,6 +273,7 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 	numbers = optional_elements(fcinfo, 4, "part_numbers", INT4OID, ids.count);
 	etags = optional_elements(fcinfo, 5, "etags", TEXTOID, ids.count);
 	checksums = optional_elements(fcinfo, 6, "checksums", BYTEAOID, ids.count);
+	epochs = optional_elements(fcinfo, 7, "lease_epochs", INT8OID, ids.count);
 	chunks = palloc0(ids.count * sizeof(ChunkOfMany));
 	for (int i = 0; i < ids.count; i++)
 	{
@@ -370,6 +300,9 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 			request->chunk.etag = DatumGetTextPP(etags.values[i]);
 		if (!element_is_null(&checksums, i))
 			request->chunk.checksum = DatumGetByteaPP(checksums.values[i]);
+		request->has_lease_epoch = !element_is_null(&epochs, i);
+		if (request->has_lease_epoch)
+			request->lease_epoch = DatumGetInt64(epochs.values[i]);
 		check_chunk(request);
 		chunks[i].position = i;
 	}
@@ -418,7 +351,7 @@ compare_positions(const void *a, const void *b)
  */
 static void
 advance_by_chunks(Store *store, ChunkOfMany *chunks, int count,
-				  const ChunkResultType *type, MemoryContext result_context)
+				  const OpenResultType *type, MemoryContext result_context)
 {
 	LockedSession locked;
 	Outcome		lock_outcome = OUTCOME_NOT_FOUND;
@@ -468,7 +401,7 @@ advance_by_chunks(Store *store, ChunkOfMany *chunks, int count,
  */
 static void
 advance_in_order(Store *store, ChunkOfMany *chunks, int count,
-				 const ChunkResultType *type)
+				 const OpenResultType *type)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext session_context = AllocSetContextCreate(caller,
@@ -493,7 +426,7 @@ advance_in_order(Store *store, ChunkOfMany *chunks, int count,
 
 /*
  * advance_uploads(upload_ids, chunk_offsets, chunk_lengths, owner, part_numbers,
- * etags, checksums): advance many sessions in one round trip; results in the
+ * etags, checksums, lease_epochs): advance many sessions in one round trip; results in the
  * order of the arguments.
  */
 Datum
@@ -501,20 +434,20 @@ vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Store	   *store;
-	ChunkResultType type;
+	OpenResultType type;
 	ChunkOfMany *chunks;
 	int			count;
 
 	PreventCommandIfReadOnly("advance_uploads()");
-	check_unknown_arguments(fcinfo, 7);
+	check_unknown_arguments(fcinfo, 8);
 	chunks = get_chunks(fcinfo, &count);
-	type = open_chunk_result_type();
+	type = open_result_type(&chunk_result, catalog_get()->chunk_result_type);
 	InitMaterializedSRF(fcinfo, 0);
 
 	store = store_open(RowShareLock);
 	advance_in_order(store, chunks, count, &type);
 	store_close(store);
-	ReleaseTupleDesc(type.desc);
+	close_result_type(&type);
 	for (int i = 0; i < count; i++)
 		tuplestore_puttuple(rsinfo->setResult, chunks[i].result);
 	return (Datum) 0;

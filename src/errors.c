@@ -167,6 +167,77 @@ report_conflict(const char *id, const Session *session, const Request *request,
 					 (long long) session->uploaded_bytes)));
 }
 
+/* Report ERRCODE_UPLOAD_FENCED. */
+pg_noreturn static void
+report_fenced(const char *id, const Session *session, const Request *request)
+{
+	if (request->has_lease_epoch)
+		ereport(ERROR,
+				(errcode(ERRCODE_UPLOAD_FENCED),
+				 errmsg("lease epoch %lld of upload \"%s\" is not the current one, which is %lld",
+						(long long) request->lease_epoch, id,
+						(long long) session->lease_epoch),
+				 errdetail("The lease was given to another holder."),
+				 errhint("Stop writing, and discard what was written under that epoch; to go on, call acquire_upload_lease().")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UPLOAD_FENCED),
+			 errmsg("the lease of upload \"%s\" is held, and the chunk brings no lease_epoch",
+					id),
+			 errdetail("The holder is \"%s\".", shown_text(session->lease_holder)),
+			 errhint("Call acquire_upload_lease(), and pass the epoch that it returns.")));
+}
+
+/* Limits, as the detail of ERRCODE_UPLOAD_QUOTA_EXCEEDED names them. */
+static const char *const limit_names[] = {
+	[LIMIT_SIZE] = "size_limit",
+	[LIMIT_UPLOAD_SIZE] = "max_upload_size",
+	[LIMIT_LIVE_UPLOADS] = "max_live_uploads",
+	[LIMIT_LIVE_BYTES] = "max_live_bytes",
+};
+
+/* Say what exceeds a limit. */
+static int
+errmsg_exceeded(const char *id, const ExceededLimit *exceeded)
+{
+	if (exceeded->kind == LIMIT_LIVE_UPLOADS)
+		return errmsg("owner of upload \"%s\" has %lld live uploads already, and may have %lld",
+					  id, (long long) exceeded->used,
+					  (long long) exceeded->limit);
+	if (exceeded->kind != LIMIT_LIVE_BYTES)
+		return errmsg("upload \"%s\" of %lld bytes exceeds its size limit of %lld bytes",
+					  id, (long long) exceeded->requested,
+					  (long long) exceeded->limit);
+	if (exceeded->requested == LIMIT_NONE)
+		return errmsg("upload \"%s\" has neither a total size nor a size limit, and the bytes of its owner are limited",
+					  id);
+	return errmsg("upload \"%s\" of %lld bytes exceeds the bytes that its owner may have: %lld of %lld are promised already",
+				  id, (long long) exceeded->requested,
+				  (long long) exceeded->used, (long long) exceeded->limit);
+}
+
+/* Report ERRCODE_UPLOAD_QUOTA_EXCEEDED.  DETAIL is as above. */
+pg_noreturn static void
+report_quota_exceeded(const char *id, const ExceededLimit *exceeded)
+{
+	const char *requested = exceeded->requested == LIMIT_NONE ? "null" :
+		psprintf("%lld", (long long) exceeded->requested);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UPLOAD_QUOTA_EXCEEDED),
+			 errmsg_exceeded(id, exceeded),
+			 errdetail_internal("{\"quota\": \"%s\", \"limit\": %lld, \"used\": %lld, \"requested\": %s}",
+								limit_names[exceeded->kind],
+								(long long) exceeded->limit,
+								(long long) exceeded->used, requested),
+			 exceeded->kind == LIMIT_SIZE ?
+			 errhint("Pass a greater size_limit to start_upload().") :
+			 exceeded->kind == LIMIT_UPLOAD_SIZE ?
+			 errhint("Start a smaller upload.") :
+			 exceeded->requested == LIMIT_NONE ?
+			 errhint("Pass a total_size or a size_limit to start_upload().") :
+			 errhint("Complete or abort another upload of the owner first.")));
+}
+
 /* Report an outcome that is an error. */
 void
 report_outcome(Outcome outcome, const Session *session, const Request *request,
@@ -218,16 +289,10 @@ report_outcome(Outcome outcome, const Session *session, const Request *request,
 					 errhint("Start a new upload for a file of another size.")));
 			break;
 		case OUTCOME_QUOTA_EXCEEDED:
-			/* the detail is a JSON object, documented for programs to read */
-			ereport(ERROR,
-					(errcode(ERRCODE_UPLOAD_QUOTA_EXCEEDED),
-					 errmsg("upload \"%s\" of %lld bytes exceeds its size limit of %lld bytes",
-							id, (long long) request->total_size,
-							(long long) session->size_limit),
-					 errdetail_internal("{\"quota\": \"size_limit\", \"limit\": %lld, \"used\": 0, \"requested\": %lld}",
-										(long long) session->size_limit,
-										(long long) request->total_size),
-					 errhint("Pass a greater size_limit to start_upload().")));
+			report_quota_exceeded(id, &session->exceeded);
+			break;
+		case OUTCOME_FENCED:
+			report_fenced(id, session, request);
 			break;
 		case OUTCOME_ADVANCED:
 		case OUTCOME_REPLAYED:

@@ -22,6 +22,7 @@
 #define ERRCODE_UPLOAD_TOO_LARGE		MAKE_SQLSTATE('V', 'B', '0', '0', '5')
 #define ERRCODE_UPLOAD_INCOMPLETE		MAKE_SQLSTATE('V', 'B', '0', '0', '6')
 #define ERRCODE_UPLOAD_SIZE_MISMATCH	MAKE_SQLSTATE('V', 'B', '0', '0', '7')
+#define ERRCODE_UPLOAD_FENCED			MAKE_SQLSTATE('V', 'B', '0', '0', '8')
 #define ERRCODE_UPLOAD_QUOTA_EXCEEDED	MAKE_SQLSTATE('V', 'B', '0', '0', '9')
 
 extern const char *shown_text(const text *value);

@@ -55,7 +55,8 @@ static Statement list_client_functions = {
 	"declare_upload_size,merge_upload_data,complete_upload,abort_upload,"
 	"get_upload,get_uploads,list_uploads,delete_upload,sweep_uploads,"
 	"claim_reclaims,finish_reclaim,fail_reclaim,"
-	"list_parts,missing_ranges}'::pg_catalog.name[])",
+	"list_parts,missing_ranges,"
+	"acquire_upload_lease,renew_upload_lease,release_upload_lease,upload_usage}'::pg_catalog.name[])",
 };
 
 /* Grant or revoke all that a client role needs. */
@@ -72,7 +73,7 @@ change_access(FunctionCallInfo fcinfo, const char *verb, const char *preposition
 	(void) get_role_oid(NameStr(*PG_GETARG_NAME(0)), false);
 	role = quote_identifier(NameStr(*PG_GETARG_NAME(0)));
 	initStringInfo(&tables);
-	for (int i = 0; i < TABLE_COUNT; i++)
+	for (int i = 0; i < CLIENT_TABLE_COUNT; i++)
 	{
 		if (has_table(i))
 			appendStringInfo(&tables, "%s%s.%s", i > 0 ? ", " : "",

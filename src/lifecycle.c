@@ -142,6 +142,49 @@ part_differs(const Part *part, const Part *chunk)
 		 !nullable_text_equals(part->checksum, chunk->checksum));
 }
 
+/* Does anybody have the lease, whose time has not run out? */
+static bool
+lease_runs(const Session *session, TimestampTz now)
+{
+	return session->lease_holder != NULL && session->lease_expires_at > now;
+}
+
+/* May a chunk not be confirmed, because of the lease? */
+static bool
+is_fenced(const Session *session, const Request *request, TimestampTz now)
+{
+	return request->has_lease_epoch ?
+		request->lease_epoch != session->lease_epoch : lease_runs(session, now);
+}
+
+/*
+ * Has the caller of a request the lease?  It names itself, or the epoch that it was
+ * given.
+ */
+bool
+session_holds_lease(const Session *session, const Request *request,
+					TimestampTz now)
+{
+	return session->lease_holder != NULL &&
+		status_is_live(session_shown_status(session, now)) &&
+		(request->lease_holder != NULL ?
+		 text_equals(session->lease_holder, request->lease_holder) :
+		 session->lease_epoch == request->lease_epoch);
+}
+
+/*
+ * Return the bytes that a live session counts for in its owner's quota: as many as
+ * it was promised.
+ */
+int64
+session_promised_bytes(const Session *session)
+{
+	if (session->total_size != SIZE_DEFERRED)
+		return session->total_size;
+	/* without a limit, it was started before its owner had a quota */
+	return session->size_limit == SIZE_UNLIMITED ? 0 : session->size_limit;
+}
+
 /* Is the chunk exactly the part that it touches? */
 static bool
 is_touched_part(const RuleContext *context, const Part *chunk)
@@ -193,17 +236,33 @@ merge_provider_data(Session *session, const Request *request)
 	session->changed |= COLUMN_BIT(COLUMN_PROVIDER_DATA);
 }
 
-/* Have the caller write the part that a chunk leaves. */
+/* Mark a session with parts or leases, which older libraries must not judge. */
 static void
-set_part(Session *session, PartChange change)
+require_rules_of_1_1(Session *session)
 {
-	session->part_change = change;
-	/* the mark of a session with parts, which older libraries must not judge */
 	if (session->rules_version < RULES_OF_1_1)
 	{
 		session->rules_version = RULES_OF_1_1;
 		session->changed |= COLUMN_BIT(COLUMN_RULES_VERSION);
 	}
+}
+
+/* Have the caller write the part that a chunk leaves. */
+static void
+set_part(Session *session, PartChange change)
+{
+	session->part_change = change;
+	require_rules_of_1_1(session);
+}
+
+/* Set who has the lease, and until when; NULL: nobody. */
+static void
+set_lease(Session *session, text *holder, TimestampTz expires_at, bool requested)
+{
+	session->lease_holder = holder;
+	session->lease_expires_at = expires_at;
+	session->lease_requested = requested;
+	session->changed |= LEASE_COLUMNS;
 }
 
 static TimestampTz
@@ -249,6 +308,8 @@ static void
 end_session(Session *session, SessionStatus status, const RuleContext *context)
 {
 	Assert(status_is_live(session->status) && !status_is_live(status));
+	if (session->lease_holder != NULL)
+		set_lease(session, NULL, EXPIRES_NEVER, false);
 	set_status(session, status);
 	set_updated_at(session, context->now);
 	if (context->retention < 0)
@@ -294,6 +355,70 @@ exceeds_limit(const Session *session, int64 bytes)
 	return session->size_limit != SIZE_UNLIMITED && bytes > session->size_limit;
 }
 
+/* Does a total size exceed the session's limit?  If so, note it. */
+static bool
+exceeds_size_limit(Session *session, int64 total_size, const RuleContext *context)
+{
+	if (total_size == SIZE_DEFERRED || !exceeds_limit(session, total_size))
+		return false;
+	session->exceeded = (ExceededLimit) {
+		.kind = session->size_limit == context->quota.max_upload_size ?
+			LIMIT_UPLOAD_SIZE : LIMIT_SIZE,
+		.limit = session->size_limit,
+		.requested = total_size,
+	};
+	return true;
+}
+
+/*
+ * Would some more bytes, which may be LIMIT_NONE, exceed what the owner's live
+ * sessions may be promised?  If so, note it.
+ */
+static bool
+exceeds_live_bytes(Session *session, int64 bytes, const RuleContext *context)
+{
+	int64		limit = context->quota.max_live_bytes;
+	int64		used = context->usage.live_bytes;
+
+	if (limit == LIMIT_NONE ||
+		(bytes != LIMIT_NONE && used <= limit && bytes <= limit - used))
+		return false;
+	session->exceeded = (ExceededLimit) {
+		.kind = LIMIT_LIVE_BYTES,
+		.limit = limit,
+		.used = used,
+		.requested = bytes,
+	};
+	return true;
+}
+
+/* Would one more live session exceed the owner's quota?  If so, note it. */
+static bool
+exceeds_live_uploads(Session *session, const RuleContext *context)
+{
+	int64		limit = context->quota.max_live_uploads;
+
+	if (limit == LIMIT_NONE || context->usage.live_uploads < limit)
+		return false;
+	session->exceeded = (ExceededLimit) {
+		.kind = LIMIT_LIVE_UPLOADS,
+		.limit = limit,
+		.used = context->usage.live_uploads,
+		.requested = 1,
+	};
+	return true;
+}
+
+/* Return the lesser one of two limits. */
+int64
+lesser_limit(int64 a, int64 b)
+{
+	StaticAssertStmt(SIZE_UNLIMITED == LIMIT_NONE, "both stand for no limit");
+	if (a == LIMIT_NONE || b == LIMIT_NONE)
+		return Max(a, b);
+	return Min(a, b);
+}
+
 /*
  * Complete a session that does so by itself, once all its bytes are there.
  * Returns whether that was done.
@@ -313,7 +438,12 @@ Outcome
 session_start(Session *session, const Request *request,
 			  const RuleContext *context)
 {
-	if (exceeds_limit(session, session->total_size))
+	session->size_limit = lesser_limit(session->size_limit,
+									   context->quota.max_upload_size);
+	if (exceeds_size_limit(session, session->total_size, context) ||
+		exceeds_live_uploads(session, context) ||
+		exceeds_live_bytes(session, session->total_size != SIZE_DEFERRED ?
+						   session->total_size : session->size_limit, context))
 		return OUTCOME_QUOTA_EXCEEDED;
 
 	session->status = STATUS_PENDING;
@@ -324,6 +454,8 @@ session_start(Session *session, const Request *request,
 		add_interval(context->now, request->max_age);
 	session->expires_at = session->ttl == NULL ? session->end_by :
 		deadline_with_slack(session, add_interval(context->now, session->ttl));
+	session->notified_at = EXPIRES_NEVER;
+	session->lease_expires_at = EXPIRES_NEVER;
 	session->rules_version =
 		session->any_order || session->auto_complete ||
 		session->end_by != EXPIRES_NEVER ||
@@ -416,9 +548,23 @@ check_chunk_fits(const Session *session, const Request *request,
 		   request->chunk.offset <= PG_INT64_MAX - request->chunk.length);
 	if (outcome != OUTCOME_OK)
 		return outcome;
+	if (is_fenced(session, request, context->now))
+		return OUTCOME_FENCED;
 	return session->any_order ?
 		check_any_chunk(session, request, context) :
 		check_next_chunk(session, request, context);
+}
+
+/* Note that a notification of progress is due, if it is. */
+static void
+note_progress(Session *session, const RuleContext *context)
+{
+	if (context->notify_interval < 0 ||
+		(session->notified_at != EXPIRES_NEVER &&
+		 session->notified_at > context->now - context->notify_interval * INT64CONST(1000)))
+		return;
+	session->notified_at = context->now;
+	session->changed |= COLUMN_BIT(COLUMN_NOTIFIED_AT);
 }
 
 /*
@@ -460,8 +606,19 @@ session_advance(Session *session, const Request *request,
 	{
 		set_status(session, STATUS_IN_PROGRESS);
 		touch(session, context->now);
+		note_progress(session, context);
 	}
 	return outcome;
+}
+
+/* What has a rule to know of the limits of a session's owner?  Chunks need nothing. */
+QuotaNeeded
+quota_needed(Rule rule, const Session *session)
+{
+	if (rule != session_declare_size || session->total_size != SIZE_DEFERRED)
+		return QUOTA_NOT_NEEDED;
+	/* with a size limit, as many bytes were promised when it was started */
+	return session->size_limit == SIZE_UNLIMITED ? QUOTA_USAGE : QUOTA_LIMITS;
 }
 
 /* Set a total size that was deferred. */
@@ -479,7 +636,10 @@ session_declare_size(Session *session, const Request *request,
 		return OUTCOME_ENDED;
 	if (session->total_size != SIZE_DEFERRED)
 		return OUTCOME_SIZE_MISMATCH;
-	if (exceeds_limit(session, request->total_size))
+	if (exceeds_size_limit(session, request->total_size, context))
+		return OUTCOME_QUOTA_EXCEEDED;
+	if (session->size_limit == SIZE_UNLIMITED &&
+		exceeds_live_bytes(session, request->total_size, context))
 		return OUTCOME_QUOTA_EXCEEDED;
 	if (Max(session->uploaded_bytes, context->parts_end) > request->total_size)
 		return OUTCOME_TOO_LARGE;
@@ -573,5 +733,67 @@ session_expire(Session *session,
 	if (!session_is_known(session) || !is_overdue(session, context->now))
 		return OUTCOME_REPLAYED;
 	end_session(session, STATUS_EXPIRED, context);
+	return OUTCOME_OK;
+}
+
+/* ---------- leases ---------- */
+
+/* Give a caller the lease, unless another one has it, which is asked for it then. */
+Outcome
+session_acquire_lease(Session *session, const Request *request,
+					  const RuleContext *context)
+{
+	TimestampTz expires_at = add_interval(context->now, request->lease_duration);
+
+	if (!session_is_known(session))
+		return OUTCOME_ENDED;
+	if (!status_is_live(session_shown_status(session, context->now)))
+		return OUTCOME_REPLAYED;
+
+	if (request->take_over || !lease_runs(session, context->now))
+	{
+		session->lease_epoch++;
+		session->changed |= COLUMN_BIT(COLUMN_LEASE_EPOCH);
+		require_rules_of_1_1(session);
+		set_lease(session, request->lease_holder, expires_at, false);
+	}
+	else if (text_equals(session->lease_holder, request->lease_holder))
+		set_lease(session, session->lease_holder, expires_at,
+				  session->lease_requested);
+	else if (!session->lease_requested)
+	{
+		session->lease_requested = true;
+		session->changed |= COLUMN_BIT(COLUMN_LEASE_REQUESTED);
+	}
+	else
+		return OUTCOME_REPLAYED;
+	return OUTCOME_OK;
+}
+
+/* Extend the lease of an epoch, also after its time has run out. */
+Outcome
+session_renew_lease(Session *session, const Request *request,
+					const RuleContext *context)
+{
+	if (!session_is_known(session))
+		return OUTCOME_ENDED;
+	if (!session_holds_lease(session, request, context->now))
+		return OUTCOME_REPLAYED;
+	set_lease(session, session->lease_holder,
+			  add_interval(context->now, request->lease_duration),
+			  session->lease_requested);
+	return OUTCOME_OK;
+}
+
+/* End the lease of an epoch, which stays the current one until the next lease. */
+Outcome
+session_release_lease(Session *session, const Request *request,
+					  const RuleContext *context)
+{
+	if (!session_is_known(session))
+		return OUTCOME_ENDED;
+	if (!session_holds_lease(session, request, context->now))
+		return OUTCOME_REPLAYED;
+	set_lease(session, NULL, EXPIRES_NEVER, false);
 	return OUTCOME_OK;
 }

@@ -10,10 +10,15 @@
 
 #include "session.h"
 
+/* The columns that say who has the lease of a session, if anybody has */
+#define LEASE_COLUMNS \
+	(COLUMN_BIT(COLUMN_LEASE_HOLDER) | COLUMN_BIT(COLUMN_LEASE_EXPIRES_AT) | \
+	 COLUMN_BIT(COLUMN_LEASE_REQUESTED))
+
 /* The columns that session_expire() changes */
 #define EXPIRY_COLUMNS \
 	(COLUMN_BIT(COLUMN_STATUS) | COLUMN_BIT(COLUMN_UPDATED_AT) | \
-	 COLUMN_BIT(COLUMN_EXPIRES_AT))
+	 COLUMN_BIT(COLUMN_EXPIRES_AT) | LEASE_COLUMNS)
 
 extern bool status_is_live(SessionStatus status);
 extern SessionStatus session_shown_status(const Session *session,
@@ -34,6 +39,21 @@ typedef struct PartsNeeded
 extern PartsNeeded parts_needed(Rule rule, const Session *session,
 								const Request *request, TimestampTz now);
 extern bool brings_part(const Request *request);
+extern int64 session_promised_bytes(const Session *session);
+extern bool session_holds_lease(const Session *session, const Request *request,
+								TimestampTz now);
+
+extern int64 lesser_limit(int64 a, int64 b);
+
+/* What a rule has to know of the limits of a session's owner */
+typedef enum QuotaNeeded
+{
+	QUOTA_NOT_NEEDED,
+	QUOTA_LIMITS,
+	QUOTA_USAGE					/* also what the owner's live sessions use */
+} QuotaNeeded;
+
+extern QuotaNeeded quota_needed(Rule rule, const Session *session);
 extern const char *session_difference(const Session *session,
 									  const Session *wanted);
 
@@ -50,6 +70,12 @@ extern Outcome session_complete(Session *session, const Request *request,
 								const RuleContext *context);
 extern Outcome session_abort(Session *session, const Request *request,
 							 const RuleContext *context);
+extern Outcome session_acquire_lease(Session *session, const Request *request,
+									 const RuleContext *context);
+extern Outcome session_renew_lease(Session *session, const Request *request,
+								   const RuleContext *context);
+extern Outcome session_release_lease(Session *session, const Request *request,
+									 const RuleContext *context);
 extern Outcome session_expire(Session *session, const Request *request,
 							  const RuleContext *context);
 

@@ -43,11 +43,12 @@ typedef enum Outcome
 	OUTCOME_NOT_FOUND,
 	OUTCOME_LOCKED,
 	OUTCOME_REPLACED,
+	OUTCOME_FENCED,
 	OUTCOME_SIZE_MISMATCH,
 	OUTCOME_QUOTA_EXCEEDED
 } Outcome;
 
-#define OUTCOME_COUNT (OUTCOME_REPLACED + 1)
+#define OUTCOME_COUNT (OUTCOME_FENCED + 1)
 
 /* Nothing stands against a request, or what is not a chunk was done */
 #define OUTCOME_OK OUTCOME_ADVANCED
@@ -76,10 +77,15 @@ typedef enum SessionColumn
 	COLUMN_AUTO_COMPLETE,
 	COLUMN_END_BY,
 	COLUMN_SIZE_LIMIT,
-	COLUMN_RULES_VERSION
+	COLUMN_RULES_VERSION,
+	COLUMN_LEASE_EPOCH,
+	COLUMN_LEASE_HOLDER,
+	COLUMN_LEASE_EXPIRES_AT,
+	COLUMN_LEASE_REQUESTED,
+	COLUMN_NOTIFIED_AT
 } SessionColumn;
 
-#define COLUMN_COUNT (COLUMN_RULES_VERSION + 1)
+#define COLUMN_COUNT (COLUMN_NOTIFIED_AT + 1)
 
 /* A set of columns */
 typedef uint32 ColumnSet;
@@ -96,6 +102,9 @@ StaticAssertDecl(COLUMN_COUNT <= sizeof(ColumnSet) * BITS_PER_BYTE,
 /* A size_limit that is null */
 #define SIZE_UNLIMITED (-1)
 
+/* A limit of an owner that is not set */
+#define LIMIT_NONE (-1)
+
 /*
  * The newest rules that this library knows.  A session that needs newer ones has
  * their number in its column rules_version, which a later version of the
@@ -103,7 +112,7 @@ StaticAssertDecl(COLUMN_COUNT <= sizeof(ColumnSet) * BITS_PER_BYTE,
  */
 #define RULES_VERSION 1
 
-/* Null, and those of 1.1: any_order, auto_complete, end_by, size_limit, parts */
+/* Null, and those of 1.1: any_order, auto_complete, end_by, size_limit, parts, leases */
 #define RULES_OF_1_0 (-1)
 #define RULES_OF_1_1 1
 
@@ -144,6 +153,23 @@ typedef enum PartChange
 	PART_REPLACED
 } PartChange;
 
+/* Limits that a request may exceed; errors.c has their names. */
+typedef enum LimitKind
+{
+	LIMIT_SIZE,					/* the session's own */
+	LIMIT_UPLOAD_SIZE,
+	LIMIT_LIVE_UPLOADS,
+	LIMIT_LIVE_BYTES
+} LimitKind;
+
+typedef struct ExceededLimit
+{
+	LimitKind	kind;
+	int64		limit;
+	int64		used;
+	int64		requested;		/* LIMIT_NONE: any number */
+} ExceededLimit;
+
 /* One row.  A null pointer is a null value; JSON values may be toasted. */
 typedef struct Session
 {
@@ -170,9 +196,15 @@ typedef struct Session
 	TimestampTz end_by;			/* EXPIRES_NEVER: null */
 	int64		size_limit;
 	int64		rules_version;
+	int64		lease_epoch;
+	text	   *lease_holder;	/* NULL: nobody has the lease */
+	TimestampTz lease_expires_at;
+	bool		lease_requested;
+	TimestampTz notified_at;	/* EXPIRES_NEVER: null */
 
 	ColumnSet	changed;		/* columns that differ from the stored row */
 	PartChange	part_change;	/* what is to be done about the request's part */
+	ExceededLimit exceeded;		/* with OUTCOME_QUOTA_EXCEEDED */
 	Datum		row;			/* the row as stored, if it came through SQL */
 } Session;
 
@@ -198,13 +230,38 @@ typedef struct Request
 	text	   *reason;
 	Interval   *max_age;
 	bool		reclaim_complete;
+	bool		has_lease_epoch;
+	int64		lease_epoch;
+	text	   *lease_holder;
+	Interval   *lease_duration;
+	bool		take_over;
 } Request;
+
+/* The limits that hold for an owner, each of which may be LIMIT_NONE */
+typedef struct Quota
+{
+	int64		max_upload_size;
+	int64		max_live_uploads;
+	int64		max_live_bytes;
+} Quota;
+
+/* What the live sessions of an owner use */
+typedef struct Usage
+{
+	int64		live_uploads;
+	int64		live_bytes;		/* promised, see session_promised_bytes() */
+	int64		confirmed_bytes;
+} Usage;
 
 /* What a rule depends on besides the session and the request. */
 typedef struct RuleContext
 {
 	TimestampTz now;
 	int			retention;		/* vali_blob.retention, in seconds */
+	int			notify_interval;	/* between notifications of progress, in
+									 * milliseconds; -1: there are none */
+	Quota		quota;			/* of the owner, for quota_needed() */
+	Usage		usage;
 	bool		touches_part;	/* what was found for parts_needed() */
 	Part		touched;		/* the last part that the chunk overlaps */
 	int64		parts_end;		/* where the last part of the session ends */

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <math.h>
 
 #include "utils/guc.h"
 
@@ -19,6 +20,9 @@
 
 #define HOUR 3600
 #define DAY (24 * HOUR)
+
+/* Up to here, a double holds every whole number. */
+#define MAX_BYTES 9007199254740992.0
 
 int			session_ttl_setting = 48 * HOUR;
 int			retention_setting = 48 * HOUR;
@@ -28,11 +32,23 @@ int			row_access_setting = ROW_ACCESS_AUTO;
 bool		sweep_setting = true;
 int			sweep_interval_setting = 60;
 int			sweep_batch_size_setting = 1000;
+int			notify_setting = NOTIFY_OFF;
+int			notify_interval_setting = 1000;
+double		max_upload_size_setting = -1;
+int			max_live_uploads_setting = -1;
+double		max_live_bytes_setting = -1;
 
 static const struct config_enum_entry row_access_options[] = {
 	{"auto", ROW_ACCESS_AUTO, false},
 	{"sql", ROW_ACCESS_SQL, false},
 	{"direct", ROW_ACCESS_DIRECT, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry notify_options[] = {
+	{"off", NOTIFY_OFF, false},
+	{"lifecycle", NOTIFY_LIFECYCLE, false},
+	{"progress", NOTIFY_PROGRESS, false},
 	{NULL, 0, false}
 };
 
@@ -109,12 +125,74 @@ define_sweep_settings(void)
 							NULL, NULL, NULL);
 }
 
+/* Make a number of bytes a whole one; what is negative is -1. */
+static bool
+check_bytes(double *value, void **extra pg_attribute_unused(),
+			GucSource source pg_attribute_unused())
+{
+	*value = *value < 0 ? -1 : rint(*value);
+	return true;
+}
+
+/* Define the limits, with -1 for "any number". */
+static void
+define_limits(void)
+{
+	/* an integer setting would end at 2 GB */
+	DefineCustomRealVariable("vali_blob.max_upload_size",
+							 "Sets the most bytes that a new upload session may ever hold.",
+							 "-1 allows any number.",
+							 &max_upload_size_setting,
+							 -1, -1, MAX_BYTES,
+							 PGC_SUSET, GUC_UNIT_BYTE,
+							 check_bytes, NULL, NULL);
+
+	DefineCustomIntVariable("vali_blob.max_live_uploads",
+							"Sets how many live upload sessions an owner may have.",
+							"-1 allows any number.",
+							&max_live_uploads_setting,
+							-1, -1, INT_MAX,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomRealVariable("vali_blob.max_live_bytes",
+							 "Sets how many bytes may be promised to the live upload sessions of an owner.",
+							 "-1 allows any number.",
+							 &max_live_bytes_setting,
+							 -1, -1, MAX_BYTES,
+							 PGC_SUSET, GUC_UNIT_BYTE,
+							 check_bytes, NULL, NULL);
+}
+
+/* Define the settings of notifications. */
+static void
+define_notify_settings(void)
+{
+	DefineCustomEnumVariable("vali_blob.notify",
+							 "Sets what is told on the channel \"vali_blob\".",
+							 "\"lifecycle\" is start, completion, abort, expiry and deletion; \"progress\" is also chunks.",
+							 &notify_setting,
+							 NOTIFY_OFF, notify_options,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("vali_blob.notify_interval",
+							"Sets the least time between two notifications of the progress of an upload session.",
+							"0 notifies of each chunk.",
+							&notify_interval_setting,
+							1000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+}
+
 /* Define all settings, when the library is loaded. */
 void
 define_settings(void)
 {
 	define_durations();
 	define_sweep_settings();
+	define_limits();
+	define_notify_settings();
 
 	DefineCustomBoolVariable("vali_blob.require_owner",
 							 "Refuses every call that names no owner.",

@@ -16,6 +16,14 @@ typedef enum RowAccess
 	ROW_ACCESS_DIRECT
 } RowAccess;
 
+/* What the channel vali_blob tells */
+typedef enum NotifyLevel
+{
+	NOTIFY_OFF,
+	NOTIFY_LIFECYCLE,
+	NOTIFY_PROGRESS
+} NotifyLevel;
+
 /* Durations are in seconds; -1 stands for "forever". */
 extern int	session_ttl_setting;
 extern int	retention_setting;
@@ -25,6 +33,13 @@ extern int	row_access_setting;
 extern bool sweep_setting;
 extern int	sweep_interval_setting;
 extern int	sweep_batch_size_setting;
+extern int	notify_setting;
+extern int	notify_interval_setting;	/* in milliseconds */
+
+/* -1 stands for "any number"; bytes are whole numbers. */
+extern double max_upload_size_setting;
+extern int	max_live_uploads_setting;
+extern double max_live_bytes_setting;
 
 extern void define_settings(void);
 

@@ -15,16 +15,47 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/resowner.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 #include "catalog.h"
 #include "statement.h"
+
+/*
+ * Run what follows as the owner of a table, for what a client's privileges and
+ * policies must not decide.  Index expressions, which even planning evaluates, must
+ * not meet what the caller's search_path finds.
+ */
+CallerState
+enter_owner(Oid owner)
+{
+	CallerState caller;
+
+	caller.guc_level = NewGUCNestLevel();
+	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	GetUserIdAndSecContext(&caller.user, &caller.security);
+	SetUserIdAndSecContext(owner, caller.security |
+						   SECURITY_RESTRICTED_OPERATION |
+						   SECURITY_NOFORCE_RLS);
+	return caller;
+}
+
+/* Go on as the caller. */
+void
+leave_owner(const CallerState *caller)
+{
+	SetUserIdAndSecContext(caller->user, caller->security);
+	AtEOXact_GUC(false, caller->guc_level);
+}
 
 /* Connect to SPI, leaving the caller's memory context current. */
 void
@@ -203,10 +234,10 @@ prepare(Statement *statement)
 	statement->returning = MemoryContextStrdup(TopMemoryContext, returning);
 }
 
-/* Run a statement; the result is in SPI_tuptable and SPI_processed. */
-void
-statement_run(Statement *statement, const Datum *values, const bool *nulls,
-			  bool read_only)
+/* Run a statement with a snapshot; InvalidSnapshot: the one that SPI takes. */
+static void
+run_with_snapshot(Statement *statement, const Datum *values, const bool *nulls,
+				  Snapshot snapshot, bool read_only)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	char		spi_nulls[STATEMENT_MAX_ARGS];
@@ -215,12 +246,34 @@ statement_run(Statement *statement, const Datum *values, const bool *nulls,
 	prepare(statement);
 	for (int i = 0; i < statement->nargs; i++)
 		spi_nulls[i] = nulls != NULL && nulls[i] ? 'n' : ' ';
-	code = SPI_execute_plan(statement->plan, unconstify(Datum *, values),
-							spi_nulls, read_only, 0);
+	code = SPI_execute_snapshot(statement->plan, unconstify(Datum *, values),
+								spi_nulls, snapshot, InvalidSnapshot, read_only,
+								true, 0);
 	if (code < 0)
 		elog(ERROR, "could not run \"%s\": %s", statement->text,
 			 SPI_result_code_string(code));
 	MemoryContextSwitchTo(caller);
+}
+
+/* Run a statement; the result is in SPI_tuptable and SPI_processed. */
+void
+statement_run(Statement *statement, const Datum *values, const bool *nulls,
+			  bool read_only)
+{
+	run_with_snapshot(statement, values, nulls, InvalidSnapshot, read_only);
+}
+
+/*
+ * Run a statement that sees what is committed now, whatever the isolation level.
+ */
+void
+statement_run_latest(Statement *statement, const Datum *values,
+					 const bool *nulls)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	run_with_snapshot(statement, values, nulls, snapshot, false);
+	UnregisterSnapshot(snapshot);
 }
 
 /* Run a command that has no result, such as GRANT. */

@@ -64,6 +64,16 @@ typedef struct DueKey
 	int64		id;				/* PG_INT64_MAX: null, which sorts last */
 } DueKey;
 
+/* What enter_owner() has changed */
+typedef struct CallerState
+{
+	Oid			user;
+	int			security;
+	int			guc_level;
+} CallerState;
+
+extern CallerState enter_owner(Oid owner);
+extern void leave_owner(const CallerState *caller);
 extern void spi_open(void);
 extern void spi_close(void);
 extern void spi_utility(const char *command);
@@ -71,6 +81,8 @@ extern ErrorData *in_subtransaction(void (*task) (void *), void *argument);
 extern char *expand_schema(const char *text, const char *schema);
 extern void statement_run(Statement *statement, const Datum *values,
 						  const bool *nulls, bool read_only);
+extern void statement_run_latest(Statement *statement, const Datum *values,
+								 const bool *nulls);
 extern Portal statement_open(Statement *statement, const Datum *values,
 							 bool read_only);
 extern bool statement_fetch(Portal portal);

@@ -22,7 +22,6 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/tuplestore.h"
 
@@ -121,31 +120,20 @@ Datum
 vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 {
 	Oid			owner;
-	Oid			user;
-	int			security;
-	int			guc_level;
+	CallerState caller;
 
 	check_unknown_arguments(fcinfo, 0);
 	owner = lock_table(TABLE_SESSION);
 	(void) lock_table(TABLE_RECLAIM);
 	InitMaterializedSRF(fcinfo, 0);
 
-	/*
-	 * Planning evaluates expressions of indexes: as their owner, they must not
-	 * meet what another role owns, nor what the caller's search_path finds.
-	 */
-	guc_level = NewGUCNestLevel();
-	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
-					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	/* what their expressions are planned as must not be what another role owns */
 	check_owner_of_tables(catalog_get()->tables[TABLE_SESSION], owner);
 	check_owner_of_tables(catalog_get()->tables[TABLE_RECLAIM], owner);
 
 	/* policies of row-level security are for clients */
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(owner, security | SECURITY_RESTRICTED_OPERATION |
-						   SECURITY_NOFORCE_RLS);
+	caller = enter_owner(owner);
 	put_stats((ReturnSetInfo *) fcinfo->resultinfo);
-	SetUserIdAndSecContext(user, security);
-	AtEOXact_GUC(false, guc_level);
+	leave_owner(&caller);
 	return (Datum) 0;
 }

@@ -380,16 +380,18 @@ check_sweep_is_safe(Oid owner, SweepScanKind kind)
 {
 	const Catalog *catalog = catalog_get();
 	Oid			part_table = catalog->tables[TABLE_PART];
+	Oid			live_table = catalog->tables[TABLE_LIVE];
 	SafetyCheck check = {0};
 
+	/* these are changed as their own owner, who may be another one */
+	if (kind == SCAN_EXPIRY && OidIsValid(live_table) &&
+		superuser_arg(table_owner(live_table)))
+		add_table(&check, live_table, CHANGE_DELETE);
+	if (kind == SCAN_PURGE && OidIsValid(part_table) &&
+		superuser_arg(table_owner(part_table)))
+		add_table(&check, part_table, CHANGE_DELETE);
 	if (!superuser_arg(owner))
-	{
-		/* a purge deletes the parts of a session as the owner of their table */
-		if (kind == SCAN_PURGE && OidIsValid(part_table) &&
-			superuser_arg(table_owner(part_table)))
-			add_table(&check, part_table, CHANGE_DELETE);
 		return !check.is_busy;
-	}
 	switch (kind)
 	{
 		case SCAN_EXPIRY:

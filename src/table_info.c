@@ -233,21 +233,21 @@ satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 /* ---------- eligibility ---------- */
 
 /*
- * Is an index unique, and can a scan of it find a row by upload_id, its first
- * column, as SQL compares it?
+ * Is an index unique, and can a scan of it find a row by a text, its first column,
+ * as SQL compares it?
  */
 static bool
-finds_by_upload_id(Relation index, Relation rel, int upload_id)
+finds_by_text(Relation index, Relation rel, int attribute)
 {
 	Form_pg_index form = index->rd_index;
 
 	return index->rd_rel->relam == BTREE_AM_OID &&
 		form->indisunique && form->indimmediate && form->indisvalid &&
 		form->indisready && form->indislive &&
-		form->indkey.values[0] == upload_id + 1 &&
+		form->indkey.values[0] == attribute + 1 &&
 		index->rd_opfamily[0] == TEXT_BTREE_FAM_OID &&
 		index->rd_indcollation[0] ==
-		TupleDescAttr(RelationGetDescr(rel), upload_id)->attcollation;
+		TupleDescAttr(RelationGetDescr(rel), attribute)->attcollation;
 }
 
 /*
@@ -268,7 +268,7 @@ examine_indexes(TableInfo *info, Relation rel)
 			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
 			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 
-		if (finds_by_upload_id(index, rel, info->map[COLUMN_UPLOAD_ID]) &&
+		if (finds_by_text(index, rel, info->map[COLUMN_UPLOAD_ID]) &&
 			!has_expressions && form->indnatts == 1)
 			info->key_index = RelationGetRelid(index);
 		else if (has_expressions || form->indisunique || form->indisexclusion)
@@ -598,7 +598,7 @@ find_part_key(const TableInfo *info, Relation rel)
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 		Form_pg_index form = index->rd_index;
 
-		if (finds_by_upload_id(index, rel, info->map[PART_UPLOAD_ID]) &&
+		if (finds_by_text(index, rel, info->map[PART_UPLOAD_ID]) &&
 			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) &&
 			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
 			form->indnkeyatts == 2 &&
@@ -630,6 +630,31 @@ examine_part_table(TableInfo *info, Relation rel)
 	return NULL;
 }
 
+/* ---------- tables that are only probed ---------- */
+
+/* Find the unique index on the one column of a key. */
+static const char *
+examine_key(TableInfo *info, Relation rel, const char *column)
+{
+	AttrNumber	attnum = get_attnum(RelationGetRelid(rel), column);
+	ListCell   *cell;
+
+	if (attnum == InvalidAttrNumber)
+		return psprintf("Table \"%s\" has other columns.", RelationGetRelationName(rel));
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		if (finds_by_text(index, rel, attnum - 1) &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+			info->key_index = RelationGetRelid(index);
+		index_close(index, NoLock);
+	}
+	return OidIsValid(info->key_index) ? NULL :
+		psprintf("Table \"%s\" has no unique index on its key.", RelationGetRelationName(rel));
+}
+
 /* ---------- the cache ---------- */
 
 /*
@@ -643,9 +668,20 @@ examine_table(TableInfo *info, Relation rel, ExtensionTable table)
 
 	if (unsupported != NULL)
 		return unsupported;
-	Assert(table == TABLE_SESSION || table == TABLE_PART);
-	return table == TABLE_SESSION ? examine_session_table(info, rel) :
-		examine_part_table(info, rel);
+	switch (table)
+	{
+		case TABLE_SESSION:
+			return examine_session_table(info, rel);
+		case TABLE_PART:
+			return examine_part_table(info, rel);
+		case TABLE_QUOTA:
+			return examine_key(info, rel, "owner");
+		case TABLE_LIVE:
+			return examine_key(info, rel, "upload_id");
+		case TABLE_RECLAIM:
+			break;
+	}
+	pg_unreachable();
 }
 
 /*

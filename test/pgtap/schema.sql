@@ -38,24 +38,31 @@ SELECT ok(schema IS NULL, 'which may be any schema')
 SELECT enum_has_labels('upload_status', ARRAY['pending', 'in_progress', 'complete', 'aborted', 'expired'],
 	'an upload is pending, in_progress, complete, aborted or expired, in this order');
 SELECT enum_has_labels('chunk_outcome', ARRAY['advanced', 'replayed', 'conflict', 'too_large', 'incomplete',
-	'ended', 'expired', 'not_found', 'locked', 'replaced'],
-	'a chunk has one of ten outcomes, in this order');
-SELECT has_composite('chunk_result');
+	'ended', 'expired', 'not_found', 'locked', 'replaced', 'fenced'],
+	'a chunk has one of eleven outcomes, in this order');
+SELECT has_composite(name) FROM unnest(ARRAY['chunk_result', 'upload_lease']) AS name;
 SELECT results_eq(
 	$$ SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod)
 	     FROM pg_attribute WHERE attrelid = 'chunk_result'::regclass ORDER BY attnum $$,
 	$$ VALUES ('outcome', 'chunk_outcome'), ('uploaded_bytes', 'bigint'), ('total_size', 'bigint'),
 	          ('status', 'upload_status'), ('ready', 'boolean'), ('expires_at', 'timestamp with time zone') $$,
 	'a chunk_result has these fields, in this order');
+SELECT results_eq(
+	$$ SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod)
+	     FROM pg_attribute WHERE attrelid = 'upload_lease'::regclass ORDER BY attnum $$,
+	$$ VALUES ('held', 'boolean'), ('epoch', 'bigint'), ('holder', 'text'), ('expires_at', 'timestamp with time zone'),
+	          ('requested', 'boolean'), ('uploaded_bytes', 'bigint'), ('total_size', 'bigint'), ('status', 'upload_status') $$,
+	'an upload_lease has these fields, in this order');
 
 --
 -- Tables
 --
-SELECT has_table(name) FROM unnest(ARRAY['upload_session', 'upload_reclaim', 'upload_part']) AS name;
+SELECT has_table(name) FROM unnest(ARRAY['upload_session', 'upload_reclaim', 'upload_part', 'upload_quota', 'upload_live']) AS name;
 SELECT ok(relkind = 'r' AND relpersistence = 'p' AND NOT relhasrules AND NOT relrowsecurity
 		AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal),
 		relname || ' is a plain, logged table')
-  FROM pg_class c WHERE oid IN ('upload_session'::regclass, 'upload_reclaim'::regclass, 'upload_part'::regclass);
+  FROM pg_class c WHERE oid IN ('upload_session'::regclass, 'upload_reclaim'::regclass, 'upload_part'::regclass,
+		'upload_quota'::regclass, 'upload_live'::regclass);
 
 CREATE TEMPORARY VIEW session_column AS
 	SELECT attname AS name, format_type(atttypid, atttypmod) AS type, NOT attnotnull AS nullable,
@@ -65,7 +72,8 @@ CREATE TEMPORARY VIEW session_column AS
 
 SELECT columns_are('upload_session', ARRAY['id', 'upload_id', 'owner', 'bucket', 'path', 'total_size', 'uploaded_bytes',
 	'status', 'content_type', 'metadata', 'provider_data', 'result', 'abort_reason', 'ttl', 'created_at', 'updated_at',
-	'expires_at', 'any_order', 'auto_complete', 'end_by', 'size_limit', 'rules_version'], 'upload_session has these columns, in any order');
+	'expires_at', 'any_order', 'auto_complete', 'end_by', 'size_limit', 'rules_version', 'lease_epoch', 'lease_holder',
+	'lease_expires_at', 'lease_requested', 'notified_at'], 'upload_session has these columns, in any order');
 SELECT is((c.type, c.nullable)::text, (x.type, x.nullable)::text,
 		format('%s is %s, %s', x.name, x.type, CASE WHEN x.nullable THEN 'may be null' ELSE 'is never null' END))
   FROM (VALUES
@@ -90,7 +98,12 @@ SELECT is((c.type, c.nullable)::text, (x.type, x.nullable)::text,
 		('auto_complete', 'boolean', false),
 		('end_by', 'timestamp with time zone', true),
 		('size_limit', 'bigint', true),
-		('rules_version', 'bigint', true)
+		('rules_version', 'bigint', true),
+		('lease_epoch', 'bigint', false),
+		('lease_holder', 'text', true),
+		('lease_expires_at', 'timestamp with time zone', true),
+		('lease_requested', 'boolean', false),
+		('notified_at', 'timestamp with time zone', true)
 	) AS x (name, type, nullable) LEFT JOIN session_column c USING (name);
 SELECT ok(c.collate_c, x.name || ' compares byte by byte')
   FROM (VALUES ('upload_id'), ('owner'), ('path')) AS x (name) LEFT JOIN session_column c USING (name);
@@ -102,11 +115,13 @@ SELECT is(c.value, x.value, format('%s is %s unless given', x.name, x.value))
 		('metadata', '''{}''::jsonb'),
 		('provider_data', '''{}''::jsonb'),
 		('any_order', 'false'),
-		('auto_complete', 'false')
+		('auto_complete', 'false'),
+		('lease_epoch', '0'),
+		('lease_requested', 'false')
 	) AS x (name, value) LEFT JOIN session_column c USING (name);
 SELECT ok(c.value IS NULL, x.name || ' has no default')
   FROM (VALUES ('owner'), ('bucket'), ('path'), ('total_size'), ('content_type'), ('result'), ('abort_reason'), ('ttl'),
-		('expires_at'), ('end_by'), ('size_limit'), ('rules_version')) AS x (name) LEFT JOIN session_column c USING (name);
+		('expires_at'), ('end_by'), ('size_limit'), ('rules_version'), ('lease_holder'), ('lease_expires_at'), ('notified_at')) AS x (name) LEFT JOIN session_column c USING (name);
 
 INSERT INTO upload_session (path, created_at, updated_at) VALUES ('schema/1', now(), now()), ('schema/2', now(), now());
 SELECT ok(bool_and(upload_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') AND count(DISTINCT upload_id) = 2,
@@ -117,6 +132,9 @@ SELECT columns_are('upload_reclaim', ARRAY['id', 'upload_id', 'owner', 'bucket',
 	'enqueued_at', 'attempts', 'claimed_until', 'last_error', 'parts'], 'upload_reclaim has these columns, in any order');
 SELECT columns_are('upload_part', ARRAY['upload_id', 'chunk_offset', 'chunk_length', 'part_number', 'etag', 'checksum',
 	'confirmed_at'], 'upload_part has these columns, in any order');
+SELECT columns_are('upload_quota', ARRAY['owner', 'max_live_uploads', 'max_live_bytes', 'max_upload_size', 'counted'],
+	'upload_quota has these columns, in any order');
+SELECT columns_are('upload_live', ARRAY['upload_id', 'owner', 'bytes', 'expires_at'], 'upload_live has these columns, in any order');
 
 --
 -- Constraints
@@ -236,9 +254,9 @@ CREATE TEMPORARY VIEW member_function AS
 SELECT is(f.signature, x.signature, x.name || x.signature)
   FROM (VALUES
 		('start_upload', '(path text, total_size bigint DEFAULT NULL::bigint, content_type text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, bucket text DEFAULT NULL::text, ttl interval DEFAULT NULL::interval, upload_id text DEFAULT NULL::text, any_order boolean DEFAULT false, size_limit bigint DEFAULT NULL::bigint, auto_complete boolean DEFAULT false, max_age interval DEFAULT NULL::interval, or_resume boolean DEFAULT false) returns upload_session, volatile, parallel unsafe'),
-		('advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false, part_number integer DEFAULT NULL::integer, etag text DEFAULT NULL::text, checksum bytea DEFAULT NULL::bytea) returns chunk_result, volatile, parallel unsafe'),
-		('try_advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false, part_number integer DEFAULT NULL::integer, etag text DEFAULT NULL::text, checksum bytea DEFAULT NULL::bytea) returns chunk_result, volatile, parallel unsafe'),
-		('advance_uploads', '(upload_ids text[], chunk_offsets bigint[], chunk_lengths bigint[], owner text DEFAULT NULL::text, part_numbers integer[] DEFAULT NULL::integer[], etags text[] DEFAULT NULL::text[], checksums bytea[] DEFAULT NULL::bytea[]) returns SETOF chunk_result, volatile, parallel unsafe'),
+		('advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false, part_number integer DEFAULT NULL::integer, etag text DEFAULT NULL::text, checksum bytea DEFAULT NULL::bytea, lease_epoch bigint DEFAULT NULL::bigint) returns chunk_result, volatile, parallel unsafe'),
+		('try_advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false, part_number integer DEFAULT NULL::integer, etag text DEFAULT NULL::text, checksum bytea DEFAULT NULL::bytea, lease_epoch bigint DEFAULT NULL::bigint) returns chunk_result, volatile, parallel unsafe'),
+		('advance_uploads', '(upload_ids text[], chunk_offsets bigint[], chunk_lengths bigint[], owner text DEFAULT NULL::text, part_numbers integer[] DEFAULT NULL::integer[], etags text[] DEFAULT NULL::text[], checksums bytea[] DEFAULT NULL::bytea[], lease_epochs bigint[] DEFAULT NULL::bigint[]) returns SETOF chunk_result, volatile, parallel unsafe'),
 		('declare_upload_size', '(upload_id text, total_size bigint, owner text DEFAULT NULL::text) returns upload_session, volatile, parallel unsafe'),
 		('merge_upload_data', '(upload_id text, metadata jsonb DEFAULT NULL::jsonb, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text) returns upload_session, volatile, parallel unsafe'),
 		('complete_upload', '(upload_id text, result jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text) returns upload_session, volatile, parallel unsafe'),
@@ -249,6 +267,11 @@ SELECT is(f.signature, x.signature, x.name || x.signature)
 		('delete_upload', '(upload_id text, owner text DEFAULT NULL::text, reclaim_complete boolean DEFAULT false) returns boolean, volatile, parallel unsafe'),
 		('list_parts', '(upload_id text, owner text DEFAULT NULL::text, max_rows integer DEFAULT 1000, after_offset bigint DEFAULT NULL::bigint) returns SETOF upload_part, stable, parallel safe'),
 		('missing_ranges', '(upload_id text, owner text DEFAULT NULL::text, max_rows integer DEFAULT 1000) returns TABLE(chunk_offset bigint, chunk_length bigint), stable, parallel safe'),
+		('acquire_upload_lease', '(upload_id text, holder text, duration interval DEFAULT ''00:00:30''::interval, owner text DEFAULT NULL::text, take_over boolean DEFAULT false) returns upload_lease, volatile, parallel unsafe'),
+		('renew_upload_lease', '(upload_id text, epoch bigint, duration interval DEFAULT ''00:00:30''::interval, owner text DEFAULT NULL::text) returns upload_lease, volatile, parallel unsafe'),
+		('release_upload_lease', '(upload_id text, epoch bigint, owner text DEFAULT NULL::text) returns upload_lease, volatile, parallel unsafe'),
+		('set_upload_quota', '(owner text, max_live_uploads bigint DEFAULT NULL::bigint, max_live_bytes bigint DEFAULT NULL::bigint, max_upload_size bigint DEFAULT NULL::bigint) returns upload_quota, volatile, parallel unsafe'),
+		('upload_usage', '(owner text, OUT live_uploads bigint, OUT live_bytes bigint, OUT confirmed_bytes bigint, OUT max_live_uploads bigint, OUT max_live_bytes bigint) returns record, stable, parallel safe'),
 		('sweep_uploads', '(max_rows integer DEFAULT NULL::integer, OUT expired bigint, OUT purged bigint, OUT reclaims_dropped bigint) returns record, volatile, parallel unsafe'),
 		('claim_reclaims', '(max_rows integer DEFAULT 100, lease interval DEFAULT ''00:05:00''::interval) returns SETOF upload_reclaim, volatile, parallel unsafe'),
 		('finish_reclaim', '(id bigint) returns boolean, volatile, parallel unsafe'),
@@ -272,7 +295,8 @@ SELECT is_empty($$
 	$$, 'every object has a comment');
 SELECT is_empty(
 	$$ SELECT attrelid::regclass, attname FROM pg_attribute
-	    WHERE attrelid IN ('upload_session'::regclass, 'upload_reclaim'::regclass, 'chunk_result'::regclass)
+	    WHERE attrelid IN ('upload_session'::regclass, 'upload_reclaim'::regclass, 'upload_part'::regclass, 'upload_quota'::regclass,
+	                       'upload_live'::regclass, 'chunk_result'::regclass, 'upload_lease'::regclass)
 	      AND attnum > 0 AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL $$,
 	'every column has a comment');
 
@@ -297,7 +321,7 @@ SELECT is_empty(
 SELECT results_eq(
 	$$ SELECT c.oid::regclass::text, condition COLLATE "default" FROM pg_extension, unnest(extconfig, extcondition) AS x (oid, condition)
 	     JOIN pg_class c USING (oid) WHERE extname = 'vali_blob' ORDER BY c.oid::regclass::text COLLATE "C" $$,
-	$$ SELECT name, '' FROM unnest(ARRAY['upload_part', 'upload_reclaim', pg_get_serial_sequence('upload_reclaim', 'id')::regclass::text,
+	$$ SELECT name, '' FROM unnest(ARRAY['upload_part', 'upload_quota', 'upload_live', 'upload_reclaim', pg_get_serial_sequence('upload_reclaim', 'id')::regclass::text,
 	                                     'upload_session', pg_get_serial_sequence('upload_session', 'id')::regclass::text]) AS name
 	    ORDER BY name COLLATE "C" $$,
 	'pg_dump keeps all rows of the tables, and where their ids go on');
@@ -308,9 +332,10 @@ SELECT results_eq(
 LOAD 'vali_blob';
 SELECT is((s.boot_val || s.unit)::interval, value::interval, format('vali_blob.%s is %s', x.name, value))
   FROM (VALUES ('session_ttl', '48 hours'), ('retention', '48 hours'), ('reclaim_retention', '30 days'),
-		('sweep_interval', '60 seconds')) AS x (name, value) LEFT JOIN pg_settings AS s ON s.name = 'vali_blob.' || x.name;
+		('sweep_interval', '60 seconds'), ('notify_interval', '1 second')) AS x (name, value) LEFT JOIN pg_settings AS s ON s.name = 'vali_blob.' || x.name;
 SELECT is(s.boot_val, value, format('vali_blob.%s is %s', x.name, value))
-  FROM (VALUES ('require_owner', 'off'), ('sweep', 'on'), ('sweep_batch_size', '1000')) AS x (name, value)
+  FROM (VALUES ('require_owner', 'off'), ('sweep', 'on'), ('sweep_batch_size', '1000'), ('notify', 'off'),
+		('max_upload_size', '-1'), ('max_live_uploads', '-1'), ('max_live_bytes', '-1')) AS x (name, value)
   LEFT JOIN pg_settings AS s ON s.name = 'vali_blob.' || x.name;
 
 SELECT * FROM finish();
