@@ -198,6 +198,13 @@ class Benchmark:
         self.touch_every_page(contestants)
         return contestants
 
+    def make_notify_contestants(self):
+        """Lives with each level of notifications, in one table."""
+        lives = Sessions("notifications", self.options.sessions)
+        self.create(lives)
+        return {level: Contestant("vali_blob_life.sql", lives, f"-c vali_blob.notify={level}")
+                for level in ("off", "lifecycle", "progress")}
+
     def touch_every_page(self, contestants):
         """After a checkpoint, the first change of a page writes an image of it
         to the WAL; here nearly all of that is over before anything is measured."""
@@ -314,6 +321,42 @@ class Benchmark:
 
     def expired(self):
         return int(self.postgres.sql("sweep", "SELECT total_expired FROM vali_blob.sweeper_status()"))
+
+    # --- leases and limits ----------------------------------------------------
+
+    def leases(self):
+        """Milliseconds for the calls that a lease takes, and for a chunk between
+        them."""
+        contestant = Contestant("vali_blob_lease.sql", Sessions("leases", self.options.sessions))
+        sessions = contestant.sessions
+        self.create(sessions)
+        figures = []
+        for number in range(self.options.rounds + 1):
+            progress(f"Leases: round {number} of {self.options.rounds}")
+            calls = calls_for(3000, self.options.seconds)
+            figures.append(self.postgres.statement_latencies(
+                sessions.database, contestant.script, calls, n=sessions.calls,
+                sessions=sessions.count // CLIENTS, step=1))
+            sessions.calls += calls
+            sessions.confirmed += CLIENTS * calls * CHUNK
+            self.check(sessions)
+        return dict(zip(("acquire", "chunk", "renew", "release"), zip(*figures[1:])))
+
+    def limits(self, ended):
+        """Milliseconds for a start by one client, with and without limits: in a
+        database without any, in one with limits of others, and under limits."""
+        progress(f"An owner with 10,000 live sessions and {ended:,} that have ended")
+        self.create(Sessions("no_limits", self.options.sessions))
+        self.create(Sessions("limits", self.options.sessions))
+        self.postgres.script("limits", "limits.sql", ended=ended)
+        contestants = {"none": ("no_limits", "1"), "others": ("limits", "1"), "limited": ("limits", "limited")}
+        figures = {name: [] for name in contestants}
+        for number in range(self.options.rounds + 1):
+            for name, (database, owner) in contestants.items():
+                calls = 100 if name == "limited" else 2000
+                figures[name].append(1000 / self.postgres.pgbench(
+                    database, "start.sql", calls, clients=1, owner=owner))
+        return {"ended": ended, **{name: values[1:] for name, values in figures.items()}}
 
     # --- the parts of one session --------------------------------------------
 
@@ -507,6 +550,12 @@ class Benchmark:
         parts = self.make_part_contestants()
         results["parts"] = self.rounds("chunks and parts", parts, seconds / 2)
         results["many_parts"] = self.many_parts(10_000)
+        results["leases"] = self.leases()
+        results["limits"] = self.limits(100_000 if quick else 1_000_000)
+        notify = self.make_notify_contestants()
+        results["notify"] = {
+            kind: self.rounds("notifications", notify, seconds / 2, durable=kind == "durable", life=8)
+            for kind in ("durable", "relaxed")}
         results["sweep"] = self.sweep(50_000 if quick else 1_000_000)
         tables = [Sessions(f"sessions_{count}", count)
                   for count in [10_000, 100_000 if quick else 1_000_000] + ([10_000_000] if long else [])]

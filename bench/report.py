@@ -35,6 +35,21 @@ PART_LABELS = {
     "part": "chunks that leave a part",
     "any_order": "chunks in any order, which leave a part",
 }
+NOTIFY_LABELS = {
+    "off": "`vali_blob.notify = off`",
+    "lifecycle": "`lifecycle`",
+    "progress": "`progress`, at most once a second",
+}
+LEASE_LABELS = {
+    "acquire": "`acquire_upload_lease`",
+    "renew": "`renew_upload_lease`",
+    "release": "`release_upload_lease`",
+}
+LIMIT_LABELS = {
+    "none": "no limits in the database",
+    "others": "an owner without limits, where 1,000 others have some",
+    "limited": "an owner with limits and 10,000 live sessions",
+}
 KEY_LABELS = {
     "foreign_keys": "with foreign keys from `owner` and to `upload_id`",
     "no_foreign_keys": "without",
@@ -139,6 +154,18 @@ def part_goals(parts):
         yield Goal(f"milliseconds for `{function}` of {parts['many']:,} parts", times, 20, True, ".1f")
 
 
+def lease_goals(leases):
+    for name, label in LEASE_LABELS.items():
+        yield Goal(f"cost of {label}, against a chunk", ratios(leases[name], leases["chunk"]), 1.2, True)
+
+
+def limit_goals(limits):
+    yield Goal("cost of a start where others have limits, against one where nobody has any",
+               ratios(limits["others"], limits["none"]), 1.05, True)
+    yield Goal(f"milliseconds for a start of an owner with limits, 10,000 live sessions and {limits['ended']:,} ended",
+               limits["limited"], 2, True)
+
+
 def goals(results):
     """What is to be so many times something else, and other limits."""
     yield from throughput_goals("durable chunks", results["durable"], DURABLE_GOALS)
@@ -153,6 +180,8 @@ def goals(results):
         yield Goal(f"cost of {PART_LABELS[name]}, against those that leave none",
                    ratios(parts["no_part"], parts[name]), 1.6, True)
     yield from part_goals(results["many_parts"])
+    yield from lease_goals(results["leases"])
+    yield from limit_goals(results["limits"])
     reads = rates_of(results["readers"])
     yield Goal("`get_upload`, against a `SELECT` by `upload_id`",
                ratios(reads["get_upload"], reads["select"]), 0.95)
@@ -283,6 +312,31 @@ def print_parts(rounds, parts, sessions):
             for function, times in parts["times"].items()))
 
 
+def print_leases(leases):
+    print("### Leases\n")
+    table([f"{CLIENTS} clients, relaxed", "ms", "times a chunk"],
+          ["a chunk with a `lease_epoch`", spread(leases["chunk"], ".3f"), ""],
+          *([label, spread(leases[name], ".3f"), spread(ratios(leases[name], leases["chunk"]), ".2f")]
+            for name, label in LEASE_LABELS.items()))
+
+
+def print_limits(limits):
+    print("### Starts and limits\n")
+    table([f"one client, relaxed; {limits['ended']:,} sessions of the last owner have ended", "ms", "times the first"],
+          *([label, spread(limits[name], ".3f"), spread(ratios(limits[name], limits["none"]), ".2f")]
+            for name, label in LIMIT_LABELS.items()))
+
+
+def print_notify(notify):
+    print("### Lives of 8 chunks, and notifications\n")
+    rows = {kind: [[label, spread(rates[name], ",.0f"), spread(ratios(rates["off"], rates[name]), ".2f")]
+                   for name, label in NOTIFY_LABELS.items()]
+            for kind, rates in ((kind, rates_of(rounds)) for kind, rounds in notify.items())}
+    table([f"{CLIENTS} clients", "durable lives/s", "without so many times as fast", "relaxed lives/s",
+           "without so many times as fast"],
+          *(left + right[1:] for left, right in zip(rows["durable"], rows["relaxed"])))
+
+
 def print_listings(listings):
     print(f"### Listings of {listings['sessions']:,} sessions\n")
     table(["one client", "ms"],
@@ -342,6 +396,9 @@ def print_report(results):
     print_readers(results["readers"], sessions)
     print_foreign_keys(results["foreign_keys"], sessions)
     print_parts(results["parts"], results["many_parts"], sessions)
+    print_leases(results["leases"])
+    print_limits(results["limits"])
+    print_notify(results["notify"])
     print_sweep(results["sweep"])
     print_sizes(results["sizes"])
     print_listings(results["listings"])

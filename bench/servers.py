@@ -83,8 +83,9 @@ class Postgres:
         """Runs commands, a transaction each; returns what they print."""
         return self.psql(database, *(f"--command={command}" for command in commands))
 
-    def script(self, database, name):
-        self.psql(database, f"--file={HERE}/{name}")
+    def script(self, database, name, **variables):
+        self.psql(database, *(f"--set={variable}={value}" for variable, value in variables.items()),
+                  f"--file={HERE}/{name}")
 
     def watch(self, database, command):
         """Runs a command in a new backend; returns what it prints, and the most
@@ -104,17 +105,27 @@ class Postgres:
     def setting(self, name):
         return self.sql("postgres", f"SHOW {name}")
 
-    def pgbench(self, database, script, calls, clients=CLIENTS, user="upload_server",
-                durable=False, options="", log=None, **variables):
+    def pgbench(self, *arguments, **options):
         """Lets each client make a number of calls; returns calls per second."""
+        output = self.run_pgbench(*arguments, **options)
+        return float(re.search(r"tps = ([\d.]+) \(without", output)[1])
+
+    def statement_latencies(self, *arguments, **options):
+        """Lets each client run a script a number of times; returns the latency of each
+        of its statements, in milliseconds."""
+        output = self.run_pgbench(*arguments, **options)
+        return [float(latency) for latency in re.findall(r"^ +([\d.]+) .*SELECT", output, re.M)]
+
+    @staticmethod
+    def run_pgbench(database, script, calls, clients=CLIENTS, user="upload_server",
+                    durable=False, options="", log=None, **variables):
         commit = "on" if durable else "off"
-        output = run(
-            "pgbench", "--no-vacuum", "--protocol=prepared", f"--file={HERE}/{script}",
+        return run(
+            "pgbench", "--no-vacuum", "--protocol=prepared", "--report-per-command", f"--file={HERE}/{script}",
             f"--transactions={calls}", f"--client={clients}", f"--jobs={min(clients, 2)}",
             f"--username={user}", *(["--log", f"--log-prefix={log}"] if log else []),
             *(f"--define={name}={value}" for name, value in variables.items()), database,
             env={**os.environ, "PGOPTIONS": f"-c synchronous_commit={commit} {options}"})
-        return float(re.search(r"tps = ([\d.]+) \(without", output)[1])
 
 
 def own_memory(process):

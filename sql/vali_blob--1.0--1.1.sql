@@ -163,6 +163,18 @@ SELECT copy_privileges('pg_catalog.pg_class'::pg_catalog.regclass,
     'upload_session'::pg_catalog.regclass::pg_catalog.oid,
     'upload_part'::pg_catalog.regclass::pg_catalog.oid);
 
+CREATE FUNCTION copy_owner(catalog pg_catalog.regclass, source oid, target oid)
+RETURNS void
+AS 'MODULE_PATHNAME', 'vali_blob_copy_owner'
+LANGUAGE C STRICT;
+
+-- What is written as the owner of these tables must not be written as a superuser.
+SELECT copy_owner('pg_catalog.pg_class'::pg_catalog.regclass,
+    'upload_session'::pg_catalog.regclass::pg_catalog.oid,
+    name::pg_catalog.regclass::pg_catalog.oid)
+FROM pg_catalog.unnest('{upload_quota,upload_live}'::pg_catalog.text[]) AS name;
+DROP FUNCTION copy_owner(pg_catalog.regclass, oid, oid);
+
 CREATE FUNCTION copy_row_security()
 RETURNS void
 AS 'MODULE_PATHNAME', 'vali_blob_copy_row_security'

@@ -27,7 +27,7 @@ typedef enum ExtensionTable
 
 #define TABLE_COUNT (TABLE_LIVE + 1)
 
-/* The first ones are for clients, too. */
+/* Those before it are granted to clients. */
 #define CLIENT_TABLE_COUNT (TABLE_PART + 1)
 
 typedef struct Catalog

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "utils/rls.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -26,16 +27,25 @@
 #include "settings.h"
 #include "statement.h"
 
-/* Return what the rules depend on, as it is now. */
+static const Quota no_quota = {
+	.max_upload_size = LIMIT_NONE,
+	.max_live_uploads = LIMIT_NONE,
+	.max_live_bytes = LIMIT_NONE,
+};
+
+/*
+ * Return what the rules depend on, as it is now.  To read the owner's quota may
+ * have waited for others.
+ */
 static RuleContext
-current_context(void)
+current_context(const Quota *quota)
 {
 	RuleContext context = {
+		.quota = *quota,
 		.now = GetCurrentTimestamp(),
 		.retention = retention_setting,
 		.notify_interval = notify_setting == NOTIFY_PROGRESS && has_objects_of_1_1() ?
 			notify_interval_setting : -1,
-		.quota = {LIMIT_NONE, LIMIT_NONE, LIMIT_NONE},
 	};
 
 	return context;
@@ -52,7 +62,7 @@ after_change(Store *store, const Session *before, const Session *after)
 	{
 		if (session_orphans_storage(before, after))
 			enqueue_reclaim(store, after, false);
-		live_change(before, after);
+		update_live_row(before, after);
 	}
 	notify_change(before, after);
 }
@@ -106,24 +116,20 @@ find_parts(Store *store, LockedSession *locked, Rule rule, const Request *reques
 		context->parts_end = last.offset + last.length;
 }
 
-/* Find what a rule has to know of the limits of the session's owner. */
-static void
-find_quota(LockedSession *locked, Rule rule)
+/* Return what a rule has to know of the limits of the session's owner. */
+static Quota
+find_quota(const Session *session, Rule rule)
 {
-	const Session *session = &locked->session;
-	RuleContext *context = &locked->context;
-
 	switch (quota_needed(rule, session))
 	{
 		case QUOTA_NOT_NEEDED:
 			break;
 		case QUOTA_LIMITS:
-			(void) quota_read(session->owner, true, &context->quota);
-			break;
+			return quota_read(session->owner, true);
 		case QUOTA_USAGE:
-			(void) quota_claim(session->owner, &context->quota, &context->usage);
-			break;
+			return quota_claim(session->owner);
 	}
+	return no_quota;
 }
 
 /*
@@ -131,13 +137,13 @@ find_quota(LockedSession *locked, Rule rule)
  * sessions use is verified.
  */
 static Outcome
-judge(Rule rule, Session *session, const Request *request, RuleContext *context)
+apply_rule_verified(Rule rule, Session *session, const Request *request, RuleContext *context)
 {
 	Outcome		outcome = rule(session, request, context);
 
 	if (outcome == OUTCOME_QUOTA_EXCEEDED && session->exceeded.used > 0)
 	{
-		context->usage = quota_verify_usage(session->owner);
+		context->quota.usage = quota_verify_usage(session->owner);
 		outcome = rule(session, request, context);
 	}
 	return outcome;
@@ -147,10 +153,11 @@ judge(Rule rule, Session *session, const Request *request, RuleContext *context)
 Outcome
 apply_rule(Store *store, LockedSession *locked, Rule rule, const Request *request)
 {
-	locked->context = current_context();
+	Quota		quota = find_quota(&locked->session, rule);
+
+	locked->context = current_context(&quota);
 	find_parts(store, locked, rule, request);
-	find_quota(locked, rule);
-	return judge(rule, &locked->session, request, &locked->context);
+	return apply_rule_verified(rule, &locked->session, request, &locked->context);
 }
 
 /*
@@ -175,17 +182,26 @@ write_session(Store *store, LockedSession *locked, const Request *request)
 Outcome
 start_session(Store *store, Session *session, const Request *request)
 {
-	RuleContext context = current_context();
-	bool		is_counted = quota_claim(session->owner, &context.quota,
-										 &context.usage);
-	Outcome		outcome = judge(session_start, session, request, &context);
+	Quota		quota = quota_claim(session->owner);
+	RuleContext context = current_context(&quota);
+	Outcome		outcome = apply_rule_verified(session_start, session, request,
+											  &context);
 
 	if (outcome == OUTCOME_OK)
 	{
 		store_insert(store, session);
-		if (is_counted && status_is_live(session->status))
-			live_insert(session);
+		if (quota.is_counted && status_is_live(session->status))
+			insert_live_row(session);
 		after_change(store, NULL, session);
+	}
+	else if (check_enable_rls(catalog_get()->tables[TABLE_SESSION], InvalidOid,
+							  true) == RLS_ENABLED)
+	{
+		/*
+		 * What the owner uses is not the caller's to know if a policy refuses the
+		 * session.
+		 */
+		store_insert(store, session);
 	}
 	return outcome;
 }
@@ -232,19 +248,26 @@ start_or_resume_session(Store *store, Session *session, const Request *request)
 		if (store_read_latest(store, request->upload_id, &found))
 			break;
 		/* what was started since our snapshot was taken, we do not see */
-		if (error != NULL && IsolationUsesXactSnapshot())
+		if (error != NULL && IsolationUsesXactSnapshot() &&
+			is_duplicate_upload_id(error))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("could not serialize access due to concurrent start of upload \"%s\"",
 							shown_text(request->upload_id)),
 					 errhint("The transaction might succeed if retried.")));
-		/* it was deleted meanwhile; or a policy hides it, and always will */
-		if (error != NULL && attempts == MAX_START_ATTEMPTS)
+		/*
+		 * It was deleted meanwhile; or a policy hides it, and always will.  A limit
+		 * that it has reached would refuse it again.
+		 */
+		if (error != NULL &&
+			(attempts == MAX_START_ATTEMPTS || !is_duplicate_upload_id(error)))
 			ReThrowError(error);
 		error = in_subtransaction(start_in_subtransaction, &task);
 		if (error == NULL)
 			return task.row;
-		if (!is_duplicate_upload_id(error))
+		/* with an owner's last upload, it may be the same call that has reached a limit */
+		if (!is_duplicate_upload_id(error) &&
+			error->sqlerrcode != ERRCODE_UPLOAD_QUOTA_EXCEEDED)
 			ReThrowError(error);
 	}
 	difference = session_difference(&found, session);
@@ -286,7 +309,7 @@ remove_session(Store *store, const Request *request)
 	 * End a live one first, so that its storage is reclaimed.  Both rules see
 	 * the same clock: a deadline that passes between them would be missed.
 	 */
-	locked.context = current_context();
+	locked.context = current_context(&no_quota);
 	if (session_expire(&locked.session, request, &locked.context) == OUTCOME_OK ||
 		session_abort(&locked.session, request, &locked.context) == OUTCOME_OK)
 		write_session(store, &locked, request);

@@ -177,7 +177,8 @@ report_fenced(const char *id, const Session *session, const Request *request)
 				 errmsg("lease epoch %lld of upload \"%s\" is not the current one, which is %lld",
 						(long long) request->lease_epoch, id,
 						(long long) session->lease_epoch),
-				 errdetail("The lease was given to another holder."),
+				 request->lease_epoch < session->lease_epoch ?
+				 errdetail("A newer lease was given.") : 0,
 				 errhint("Stop writing, and discard what was written under that epoch; to go on, call acquire_upload_lease().")));
 	ereport(ERROR,
 			(errcode(ERRCODE_UPLOAD_FENCED),
@@ -200,7 +201,7 @@ static int
 errmsg_exceeded(const char *id, const ExceededLimit *exceeded)
 {
 	if (exceeded->kind == LIMIT_LIVE_UPLOADS)
-		return errmsg("owner of upload \"%s\" has %lld live uploads already, and may have %lld",
+		return errmsg("owner of upload \"%s\" has as many live uploads as it may have: %lld of %lld",
 					  id, (long long) exceeded->used,
 					  (long long) exceeded->limit);
 	if (exceeded->kind != LIMIT_LIVE_BYTES)
@@ -231,10 +232,10 @@ report_quota_exceeded(const char *id, const ExceededLimit *exceeded)
 								(long long) exceeded->used, requested),
 			 exceeded->kind == LIMIT_SIZE ?
 			 errhint("Pass a greater size_limit to start_upload().") :
-			 exceeded->kind == LIMIT_UPLOAD_SIZE ?
-			 errhint("Start a smaller upload.") :
 			 exceeded->requested == LIMIT_NONE ?
 			 errhint("Pass a total_size or a size_limit to start_upload().") :
+			 exceeded->requested > exceeded->limit ?
+			 errhint("Start a smaller upload.") :
 			 errhint("Complete or abort another upload of the owner first.")));
 }
 

@@ -31,6 +31,7 @@
 PG_FUNCTION_INFO_V1(vali_blob_grant_upload_access);
 PG_FUNCTION_INFO_V1(vali_blob_revoke_upload_access);
 PG_FUNCTION_INFO_V1(vali_blob_grant_schema_usage);
+PG_FUNCTION_INFO_V1(vali_blob_copy_owner);
 PG_FUNCTION_INFO_V1(vali_blob_copy_privileges);
 PG_FUNCTION_INFO_V1(vali_blob_copy_row_security);
 
@@ -176,6 +177,34 @@ set_acl(const ObjectAddress *object, const Access *old, const Access *new)
 	table_close(rel, RowExclusiveLock);
 }
 
+/* Give an object an owner. */
+static void
+set_owner(const ObjectAddress *object, Oid owner)
+{
+	spi_open();
+	spi_utility(psprintf("ALTER %s %s OWNER TO %s",
+						 getObjectTypeDescription(object, false),
+						 getObjectIdentity(object, false),
+						 quote_identifier(GetUserNameFromId(owner, false))));
+	spi_close();
+}
+
+/*
+ * copy_owner(catalog, source, target), called by update scripts: give an object the
+ * owner of another one.
+ */
+Datum
+vali_blob_copy_owner(PG_FUNCTION_ARGS)
+{
+	ObjectAddress source;
+	ObjectAddress target;
+
+	ObjectAddressSet(source, PG_GETARG_OID(0), PG_GETARG_OID(1));
+	ObjectAddressSet(target, PG_GETARG_OID(0), PG_GETARG_OID(2));
+	set_owner(&target, get_access(&source).owner);
+	PG_RETURN_VOID();
+}
+
 /*
  * copy_privileges(catalog, source, target), called by update scripts: give an
  * object the owner of another one, and the privileges that it has.
@@ -191,12 +220,7 @@ vali_blob_copy_privileges(PG_FUNCTION_ARGS)
 	ObjectAddressSet(source, PG_GETARG_OID(0), PG_GETARG_OID(1));
 	ObjectAddressSet(target, PG_GETARG_OID(0), PG_GETARG_OID(2));
 	wanted = get_access(&source);
-	spi_open();
-	spi_utility(psprintf("ALTER %s %s OWNER TO %s",
-						 getObjectTypeDescription(&target, false),
-						 getObjectIdentity(&target, false),
-						 quote_identifier(GetUserNameFromId(wanted.owner, false))));
-	spi_close();
+	set_owner(&target, wanted.owner);
 	present = get_access(&target);
 	set_acl(&target, &present, &wanted);
 	/* another command may change the same object */

@@ -4,7 +4,7 @@
  *		The SQL-callable functions for the lease of an upload session.
  *
  * A lease says which of several servers may write the bytes of an upload.  It is
- * three columns of the session, so that no connection or transaction is held while
+ * kept in the session's row, so that no connection or transaction is held while
  * bytes move.  Each new lease has a new epoch, and chunks that bring an earlier one
  * are refused: a server that was stopped for longer than its lease lasts cannot
  * know that others have gone on.
@@ -141,6 +141,7 @@ vali_blob_acquire_upload_lease(PG_FUNCTION_ARGS)
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.lease_holder = required_text(fcinfo, 1, "holder");
 	check_not_empty(request.lease_holder, "holder");
+	check_length(request.lease_holder, COLUMN_LEASE_HOLDER, request.upload_id);
 	request.lease_duration = get_duration(fcinfo, 2);
 	request.owner = optional_owner(fcinfo, 3, request.upload_id);
 	request.take_over = optional_flag(fcinfo, 4);

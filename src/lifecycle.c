@@ -378,7 +378,7 @@ static bool
 exceeds_live_bytes(Session *session, int64 bytes, const RuleContext *context)
 {
 	int64		limit = context->quota.max_live_bytes;
-	int64		used = context->usage.live_bytes;
+	int64		used = context->quota.usage.live_bytes;
 
 	if (limit == LIMIT_NONE ||
 		(bytes != LIMIT_NONE && used <= limit && bytes <= limit - used))
@@ -398,12 +398,12 @@ exceeds_live_uploads(Session *session, const RuleContext *context)
 {
 	int64		limit = context->quota.max_live_uploads;
 
-	if (limit == LIMIT_NONE || context->usage.live_uploads < limit)
+	if (limit == LIMIT_NONE || context->quota.usage.live_uploads < limit)
 		return false;
 	session->exceeded = (ExceededLimit) {
 		.kind = LIMIT_LIVE_UPLOADS,
 		.limit = limit,
-		.used = context->usage.live_uploads,
+		.used = context->quota.usage.live_uploads,
 		.requested = 1,
 	};
 	return true;
@@ -440,12 +440,6 @@ session_start(Session *session, const Request *request,
 {
 	session->size_limit = lesser_limit(session->size_limit,
 									   context->quota.max_upload_size);
-	if (exceeds_size_limit(session, session->total_size, context) ||
-		exceeds_live_uploads(session, context) ||
-		exceeds_live_bytes(session, session->total_size != SIZE_DEFERRED ?
-						   session->total_size : session->size_limit, context))
-		return OUTCOME_QUOTA_EXCEEDED;
-
 	session->status = STATUS_PENDING;
 	session->uploaded_bytes = 0;
 	session->created_at = context->now;
@@ -459,7 +453,13 @@ session_start(Session *session, const Request *request,
 	session->rules_version =
 		session->any_order || session->auto_complete ||
 		session->end_by != EXPIRES_NEVER ||
-		session->size_limit != SIZE_UNLIMITED ? RULES_OF_1_1 : RULES_OF_1_0;
+		session->size_limit != SIZE_UNLIMITED ||
+		context->quota.is_counted ? RULES_OF_1_1 : RULES_OF_1_0;
+	if (exceeds_size_limit(session, session->total_size, context) ||
+		exceeds_live_uploads(session, context) ||
+		exceeds_live_bytes(session, session->total_size != SIZE_DEFERRED ?
+						   session->total_size : session->size_limit, context))
+		return OUTCOME_QUOTA_EXCEEDED;
 	(void) auto_complete(session, context);
 	return OUTCOME_OK;
 }

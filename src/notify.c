@@ -21,7 +21,7 @@
 #define CHANNEL "vali_blob"
 #define LEASE_CHANNEL "vali_blob_lease"
 
-/* Tell what has become of a session. */
+/* Notify of what has become of a session. */
 static void
 notify_event(const char *event, const Session *session)
 {
@@ -35,7 +35,7 @@ notify_event(const char *event, const Session *session)
 						  (long long) session->uploaded_bytes, total_size));
 }
 
-/* Tell what has become of a lease. */
+/* Notify of what has become of a lease. */
 static void
 notify_lease_event(const char *event, const Session *session)
 {
@@ -44,7 +44,7 @@ notify_lease_event(const char *event, const Session *session)
 						  (long long) session->id, event));
 }
 
-/* Tell of the end of a session. */
+/* Notify of the end of a session. */
 static void
 notify_end(const Session *session)
 {
@@ -65,7 +65,7 @@ notify_end(const Session *session)
 }
 
 /*
- * Tell of a change.  A session that was inserted has no "before", one that was
+ * Notify of a change.  A session that was inserted has no "before", one that was
  * deleted no "after".
  */
 void

@@ -22,15 +22,20 @@
 PG_FUNCTION_INFO_V1(vali_blob_set_upload_quota);
 PG_FUNCTION_INFO_V1(vali_blob_upload_usage);
 
-/* What a quota has no longer been told of by hand is counted anew. */
+/* Sessions that were inserted by hand are counted, too, if all are counted again. */
 static Statement write_quota = {
-	.text = "INSERT INTO @.upload_quota AS this_quota "
+	.text = "INSERT INTO @.upload_quota "
 	"(owner, max_live_uploads, max_live_bytes, max_upload_size) VALUES ($1, $2, $3, $4) "
 	"ON CONFLICT (owner) DO UPDATE SET max_live_uploads = excluded.max_live_uploads, "
 	"max_live_bytes = excluded.max_live_bytes, "
 	"max_upload_size = excluded.max_upload_size, counted = false",
 	.nargs = 4, .argtypes = {TEXTOID, INT8OID, INT8OID, INT8OID},
-	.returns_row = true, .table = TABLE_QUOTA,
+};
+
+static Statement read_quota = {
+	.text = "SELECT (q.*)::@.upload_quota FROM @.upload_quota AS q "
+	"WHERE q.owner OPERATOR(pg_catalog.=) $1",
+	.nargs = 1, .argtypes = {TEXTOID},
 };
 
 /* Return a limit; -1: any number; null: as the setting says. */
@@ -52,11 +57,12 @@ get_limit(FunctionCallInfo fcinfo, int n, const char *name, bool *is_null)
 
 /*
  * set_upload_quota(owner, max_live_uploads, max_live_bytes, max_upload_size): set
- * the limits of an owner, and return them.  It runs with the caller's privileges.
+ * the limits of an owner, and return them.
  */
 Datum
 vali_blob_set_upload_quota(PG_FUNCTION_ARGS)
 {
+	text	   *owner;
 	Datum		values[4];
 	bool		nulls[4] = {0};
 	bool		is_null;
@@ -64,12 +70,17 @@ vali_blob_set_upload_quota(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("set_upload_quota()");
 	check_unknown_arguments(fcinfo, 4);
-	values[0] = PointerGetDatum(required_text(fcinfo, 0, "owner"));
+	owner = required_text(fcinfo, 0, "owner");
+	values[0] = PointerGetDatum(owner);
 	values[1] = get_limit(fcinfo, 1, "max_live_uploads", &nulls[1]);
 	values[2] = get_limit(fcinfo, 2, "max_live_bytes", &nulls[2]);
 	values[3] = get_limit(fcinfo, 3, "max_upload_size", &nulls[3]);
+	quota_lock(owner);
 	spi_open();
 	statement_run(&write_quota, values, nulls, false);
+	/* counted now, so that no start has to, which may be refused each time */
+	(void) quota_claim(owner);
+	statement_run(&read_quota, values, NULL, false);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
@@ -97,7 +108,8 @@ vali_blob_upload_usage(PG_FUNCTION_ARGS)
 
 	check_unknown_arguments(fcinfo, 1);
 	owner = required_text(fcinfo, 0, "owner");
-	usage = quota_visible_usage(owner, quota_read(owner, false, &quota));
+	quota = quota_read(owner, false);
+	usage = quota_visible_usage(owner, quota.is_counted);
 	values[0] = Int64GetDatum(usage.live_uploads);
 	values[1] = Int64GetDatum(usage.live_bytes);
 	values[2] = Int64GetDatum(usage.confirmed_bytes);

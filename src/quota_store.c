@@ -14,8 +14,10 @@
  *
  * Starts of one owner lock the owner (LockDatabaseObject(), until the end of the
  * transaction) and then see what others have committed, whatever the isolation
- * level.  Nothing else takes that lock but declare_upload_size(), and a start
- * locks no session after it, so neither can deadlock with chunks or sweeps.
+ * level.  Nothing else takes that lock but declare_upload_size() and
+ * set_upload_quota().  A start locks
+ * sessions after it only when it begins to count them, and these in the order of
+ * their upload_id, so a single call cannot deadlock with chunks, batches or sweeps.
  *
  * What the rows tell may differ from the sessions after somebody has changed or
  * deleted sessions by hand.  So before a start is refused, the sessions that they
@@ -63,20 +65,22 @@ static Statement mark_counted = {
 };
 
 /* A sum of bytes, which may exceed the range of bigint */
-#define SUM(bytes) \
+#define BYTES_SUM(bytes) \
 	"LEAST(COALESCE(pg_catalog.sum(" bytes "), 0), 9223372036854775807)::pg_catalog.int8"
 
 static Statement count_live = {
-	.text = "SELECT pg_catalog.count(*), " SUM("l.bytes") ", 0::pg_catalog.int8 "
+	.text = "SELECT pg_catalog.count(*), " BYTES_SUM("l.bytes") ", 0::pg_catalog.int8 "
 	"FROM @.upload_live AS l WHERE l.owner OPERATOR(pg_catalog.=) $1 "
 	"AND (l.expires_at IS NULL OR l.expires_at OPERATOR(pg_catalog.>) $2)",
 	.nargs = 2, .argtypes = {TEXTOID, TIMESTAMPTZOID},
+	.many_rows = true,
 };
 
 static Statement select_live_ids = {
 	.text = "SELECT pg_catalog.array_agg(l.upload_id::pg_catalog.text) "
 	"FROM @.upload_live AS l WHERE l.owner OPERATOR(pg_catalog.=) $1",
 	.nargs = 1, .argtypes = {TEXTOID},
+	.many_rows = true,
 };
 
 #define IS_LIVE \
@@ -85,52 +89,63 @@ static Statement select_live_ids = {
 /* See session_promised_bytes(). */
 #define PROMISED_BYTES "COALESCE(s.total_size, s.size_limit, 0)"
 
-/* What sessions use that are live, and not past their deadline */
-#define USAGE_OF_SESSIONS \
-	"SELECT pg_catalog.count(*), " SUM(PROMISED_BYTES) ", " SUM("s.uploaded_bytes") " "
-
+/* Live, and not past its deadline */
 #define IS_COUNTED \
 	IS_LIVE " AND (s.expires_at IS NULL OR s.expires_at OPERATOR(pg_catalog.>) $2)"
 
-/* The same of the sessions with some ids; also those ids without a live session */
+/*
+ * What an owner's sessions with some ids use; also those of the ids without a live
+ * session of the owner
+ */
 #define USAGE_OF_IDS \
 	"SELECT pg_catalog.count(*) FILTER (WHERE " IS_COUNTED "), " \
-	SUM("CASE WHEN " IS_COUNTED " THEN " PROMISED_BYTES " END") ", " \
-	SUM("CASE WHEN " IS_COUNTED " THEN s.uploaded_bytes END") ", " \
+	BYTES_SUM("CASE WHEN " IS_COUNTED " THEN " PROMISED_BYTES " END") ", " \
+	BYTES_SUM("CASE WHEN " IS_COUNTED " THEN s.uploaded_bytes END") ", " \
 	"pg_catalog.array_agg(w.upload_id) FILTER (WHERE (" IS_LIVE ") IS NOT TRUE) " \
 	"FROM pg_catalog.unnest($1) AS w (upload_id) " \
-	"LEFT JOIN @.upload_session AS s ON s.upload_id OPERATOR(pg_catalog.=) w.upload_id"
+	"LEFT JOIN @.upload_session AS s ON s.upload_id OPERATOR(pg_catalog.=) w.upload_id " \
+	"AND s.owner OPERATOR(pg_catalog.=) $3"
 
 #define ARGS_OF_IDS \
-	.nargs = 2, .argtypes = {TEXTARRAYOID, TIMESTAMPTZOID}, .many_rows = true
+	.nargs = 3, .argtypes = {TEXTARRAYOID, TIMESTAMPTZOID, TEXTOID}, .many_rows = true
 
 /* As the owner of upload_session, and as a client */
 static Statement usage_of_ids = {.text = USAGE_OF_IDS, ARGS_OF_IDS};
 static Statement visible_usage_of_ids = {.text = USAGE_OF_IDS, ARGS_OF_IDS};
 
 static Statement visible_usage_of_owner = {
-	.text = "SELECT pg_catalog.count(*), " SUM(PROMISED_BYTES) ", "
-	SUM("s.uploaded_bytes") " "
+	.text = "SELECT pg_catalog.count(*), " BYTES_SUM(PROMISED_BYTES) ", "
+	BYTES_SUM("s.uploaded_bytes") " "
 	"FROM @.upload_session AS s WHERE s.owner OPERATOR(pg_catalog.=) $1 AND " IS_COUNTED,
 	.nargs = 2, .argtypes = {TEXTOID, TIMESTAMPTZOID},
 	.many_rows = true,
 };
 
+/*
+ * The live sessions of an owner.  Whoever is changing one of them has locked it FOR
+ * UPDATE; so we see what comes of that, and later changes find our rows.
+ */
 static Statement select_live_sessions = {
-	.text = "SELECT pg_catalog.array_agg(s.upload_id::pg_catalog.text), "
-	"pg_catalog.array_agg(" PROMISED_BYTES "), pg_catalog.array_agg(s.expires_at) "
+	.text = "SELECT pg_catalog.array_agg(l.upload_id), pg_catalog.array_agg(l.bytes), "
+	"pg_catalog.array_agg(l.expires_at) "
+	"FROM (SELECT s.upload_id::pg_catalog.text, " PROMISED_BYTES ", s.expires_at "
 	"FROM @.upload_session AS s "
-	"WHERE s.owner OPERATOR(pg_catalog.=) $1 AND " IS_LIVE,
+	"WHERE s.owner OPERATOR(pg_catalog.=) $1 AND " IS_LIVE " "
+	"ORDER BY s.upload_id FOR SHARE) AS l (upload_id, bytes, expires_at)",
 	.nargs = 1, .argtypes = {TEXTOID},
 	.many_rows = true,
 };
 
+/* A row may be that of a session that was deleted by hand. */
+#define REPLACE_ROW \
+	" ON CONFLICT (upload_id) DO UPDATE " \
+	"SET owner = excluded.owner, bytes = excluded.bytes, expires_at = excluded.expires_at"
+
 static Statement insert_live_sessions = {
 	.text = "INSERT INTO @.upload_live (owner, upload_id, bytes, expires_at) "
 	"SELECT $1, u.upload_id, u.bytes, u.expires_at "
-	"FROM pg_catalog.unnest($2, $3, $4) AS u (upload_id, bytes, expires_at) "
-	"WHERE NOT EXISTS (SELECT FROM @.upload_live AS l "
-	"WHERE l.upload_id OPERATOR(pg_catalog.=) u.upload_id)",
+	"FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) "
+	"AS u (upload_id, bytes, expires_at)" REPLACE_ROW,
 	.nargs = 4,
 	.argtypes = {TEXTOID, TEXTARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID},
 	.many_rows = true,
@@ -138,10 +153,7 @@ static Statement insert_live_sessions = {
 
 static Statement insert_live = {
 	.text = "INSERT INTO @.upload_live (owner, upload_id, bytes, expires_at) "
-	"VALUES ($1, $2, $3, $4) "
-	/* that of a session that was deleted by hand */
-	"ON CONFLICT (upload_id) DO UPDATE "
-	"SET owner = excluded.owner, bytes = excluded.bytes, expires_at = excluded.expires_at",
+	"VALUES ($1, $2, $3, $4)" REPLACE_ROW,
 	.nargs = 4, .argtypes = {TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID},
 };
 
@@ -159,8 +171,9 @@ static Statement delete_live = {
 
 static Statement delete_live_ids = {
 	.text = "DELETE FROM @.upload_live AS l "
-	"WHERE l.upload_id OPERATOR(pg_catalog.=) ANY ($1)",
-	.nargs = 1, .argtypes = {TEXTARRAYOID},
+	"WHERE l.upload_id OPERATOR(pg_catalog.=) ANY ($1) "
+	"AND l.owner OPERATOR(pg_catalog.=) $2",
+	.nargs = 2, .argtypes = {TEXTARRAYOID, TEXTOID},
 	.many_rows = true,
 };
 
@@ -213,9 +226,12 @@ run_as_owner(ExtensionTable table, Statement *statement, const Datum *values,
 			 const bool *nulls, bool latest)
 {
 	Relation	rel = open_extension_table(table, AccessShareLock);
-	CallerState caller = enter_owner(rel->rd_rel->relowner);
+	Oid			owner = rel->rd_rel->relowner;
+	CallerState caller;
 
+	check_table_owner(rel, owner);
 	table_close(rel, NoLock);
+	caller = enter_owner(owner);
 	if (latest)
 		statement_run_latest(statement, values, nulls);
 	else
@@ -223,7 +239,7 @@ run_as_owner(ExtensionTable table, Statement *statement, const Datum *values,
 	leave_owner(&caller);
 }
 
-/* Return a value of the one row that a statement returned, copied. */
+/* Return an array of the one row that a statement returned, copied. */
 static Datum
 fetch_array(int column, bool *is_null)
 {
@@ -288,47 +304,46 @@ report_missing_quotas(void)
 }
 
 /*
- * Read the limits that hold for an owner, which may be NULL; as committed now, or
- * as the calling query sees them.  Returns whether upload_live has its sessions.
+ * Return the limits that hold for an owner, which may be NULL; as committed now, or
+ * as the calling query sees them.
  */
-bool
-quota_read(const text *owner, bool latest, Quota *quota)
+Quota
+quota_read(const text *owner, bool latest)
 {
 	Datum		value = PointerGetDatum(owner);
-	bool		is_counted = false;
-
-	*quota = (Quota) {
+	Quota		quota = {
 		.max_upload_size = (int64) max_upload_size_setting,
 		.max_live_uploads = owner == NULL ? LIMIT_NONE : max_live_uploads_setting,
 		.max_live_bytes = owner == NULL ? LIMIT_NONE : (int64) max_live_bytes_setting,
 	};
+
 	if (!has_table(TABLE_QUOTA))
 	{
-		if (has_live_limits(quota) || quota->max_upload_size != LIMIT_NONE)
+		if (has_live_limits(&quota) || quota.max_upload_size != LIMIT_NONE)
 			report_missing_quotas();
-		return false;
+		return quota;
 	}
 	if (owner == NULL || (latest && !may_have_row(TABLE_QUOTA, owner)))
-		return false;
+		return quota;
 
 	spi_open();
 	run_as_owner(TABLE_QUOTA, &select_quota, &value, NULL, latest);
 	if (SPI_processed > 0)
 	{
 		/* one upload may have as many as both allow */
-		quota->max_upload_size = lesser_limit(quota->max_upload_size,
-											  fetch_limit(1, LIMIT_NONE));
-		quota->max_live_uploads = fetch_limit(2, quota->max_live_uploads);
-		quota->max_live_bytes = fetch_limit(3, quota->max_live_bytes);
-		is_counted = fetch_number(4) == 1;
+		quota.max_upload_size = lesser_limit(quota.max_upload_size,
+											 fetch_limit(1, LIMIT_NONE));
+		quota.max_live_uploads = fetch_limit(2, quota.max_live_uploads);
+		quota.max_live_bytes = fetch_limit(3, quota.max_live_bytes);
+		quota.is_counted = fetch_number(4) == 1;
 	}
 	spi_close();
-	return is_counted;
+	return quota;
 }
 
 /* ---------- usage ---------- */
 
-/* Insert rows for the live sessions of an owner, from when on they are kept up. */
+/* Insert rows for the live sessions of an owner; from now on they are kept up. */
 static void
 begin_counting(const text *owner)
 {
@@ -345,33 +360,44 @@ begin_counting(const text *owner)
 }
 
 /*
- * Read the limits that hold for an owner.  If they are about live sessions, lock
- * the owner, so that nobody else starts any until the end of the transaction, and
- * count them.  Returns whether upload_live has the owner's sessions.
+ * Lock an owner, so that nobody else starts sessions of it under a limit until the
+ * end of the transaction.  Taken before any row of upload_quota.
  */
-bool
-quota_claim(const text *owner, Quota *quota, Usage *usage)
+void
+quota_lock(const text *owner)
 {
-	Datum		values[2] = {PointerGetDatum(owner)};
-	bool		is_counted = quota_read(owner, true, quota);
-
-	if (!has_live_limits(quota))
-		return is_counted;
-
-	/* owners with the same hash value wait for each other in vain, that is all */
+	/* a hash collision only makes two owners wait for each other */
 	LockDatabaseObject(catalog_get()->tables[TABLE_QUOTA],
 					   hash_bytes((const unsigned char *) VARDATA_ANY(owner),
 								  VARSIZE_ANY_EXHDR(owner)),
 					   0, ExclusiveLock);
-	is_counted = quota_read(owner, true, quota);
+}
+
+/*
+ * Return the limits that hold for an owner.  If they are about live sessions, lock
+ * the owner and count them.
+ */
+Quota
+quota_claim(const text *owner)
+{
+	Quota		quota = quota_read(owner, true);
+	Datum		values[2] = {PointerGetDatum(owner)};
+
+	if (!has_live_limits(&quota))
+		return quota;
+
+	Assert(owner != NULL);
+	quota_lock(owner);
+	quota = quota_read(owner, true);
 	spi_open();
-	if (!is_counted)
+	if (!quota.is_counted)
 		begin_counting(owner);
+	quota.is_counted = true;
 	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	run_as_owner(TABLE_LIVE, &count_live, values, NULL, true);
-	*usage = fetch_usage();
+	quota.usage = fetch_usage();
 	spi_close();
-	return true;
+	return quota;
 }
 
 /*
@@ -381,7 +407,7 @@ quota_claim(const text *owner, Quota *quota, Usage *usage)
 Usage
 quota_verify_usage(const text *owner)
 {
-	Datum		values[2] = {PointerGetDatum(owner)};
+	Datum		values[3] = {PointerGetDatum(owner)};
 	Usage		usage = {0};
 	bool		is_null;
 
@@ -391,9 +417,11 @@ quota_verify_usage(const text *owner)
 	if (!is_null)
 	{
 		values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
+		values[2] = PointerGetDatum(owner);
 		run_as_owner(TABLE_SESSION, &usage_of_ids, values, NULL, true);
 		usage = fetch_usage();
 		values[0] = fetch_array(4, &is_null);
+		values[1] = PointerGetDatum(owner);
 		if (!is_null)
 			run_as_owner(TABLE_LIVE, &delete_live_ids, values, NULL, true);
 	}
@@ -408,6 +436,7 @@ quota_visible_usage(const text *owner, bool is_counted)
 	Datum		values[] = {
 		PointerGetDatum(owner),
 		TimestampTzGetDatum(GetCurrentTimestamp()),
+		PointerGetDatum(owner),
 	};
 	Usage		usage = {0};
 	bool		is_null = false;
@@ -432,7 +461,7 @@ quota_visible_usage(const text *owner, bool is_counted)
 
 /* Insert the row of a live session, whose owner's sessions are counted. */
 void
-live_insert(const Session *session)
+insert_live_row(const Session *session)
 {
 	Datum		values[] = {
 		PointerGetDatum(session->owner),
@@ -442,6 +471,7 @@ live_insert(const Session *session)
 	};
 	bool		nulls[] = {false, false, false, session->expires_at == EXPIRES_NEVER};
 
+	Assert(session->owner != NULL && status_is_live(session->status));
 	spi_open();
 	run_as_owner(TABLE_LIVE, &insert_live, values, nulls, true);
 	spi_close();
@@ -449,7 +479,7 @@ live_insert(const Session *session)
 
 /* Keep the row of a session up, if it has one. */
 void
-live_change(const Session *before, const Session *after)
+update_live_row(const Session *before, const Session *after)
 {
 	Datum		values[] = {
 		PointerGetDatum(after->upload_id),

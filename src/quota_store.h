@@ -10,12 +10,13 @@
 
 #include "session.h"
 
-extern bool quota_read(const text *owner, bool latest, Quota *quota);
-extern bool quota_claim(const text *owner, Quota *quota, Usage *usage);
+extern Quota quota_read(const text *owner, bool latest);
+extern void quota_lock(const text *owner);
+extern Quota quota_claim(const text *owner);
 extern Usage quota_verify_usage(const text *owner);
 extern Usage quota_visible_usage(const text *owner, bool is_counted);
 
-extern void live_insert(const Session *session);
-extern void live_change(const Session *before, const Session *after);
+extern void insert_live_row(const Session *session);
+extern void update_live_row(const Session *before, const Session *after);
 
 #endif							/* VALI_BLOB_QUOTA_STORE_H */

@@ -52,6 +52,7 @@ open_result_type(ResultType *type, Oid oid)
 	};
 	uint64		version = assign_record_type_identifier(oid, -1);
 
+	Assert(type->count <= MAX_RESULT_ATTRIBUTES);
 	if (type->map_version != version)
 	{
 		type->map_version = 0;	/* the map is not valid if we fail */
@@ -83,6 +84,7 @@ set_attribute(ResultRow *row, int attribute, Datum value)
 {
 	int			i = row->type->map[attribute];
 
+	Assert(attribute < MAX_RESULT_ATTRIBUTES);
 	row->values[i] = value;
 	row->nulls[i] = false;
 }

@@ -237,14 +237,6 @@ typedef struct Request
 	bool		take_over;
 } Request;
 
-/* The limits that hold for an owner, each of which may be LIMIT_NONE */
-typedef struct Quota
-{
-	int64		max_upload_size;
-	int64		max_live_uploads;
-	int64		max_live_bytes;
-} Quota;
-
 /* What the live sessions of an owner use */
 typedef struct Usage
 {
@@ -253,6 +245,16 @@ typedef struct Usage
 	int64		confirmed_bytes;
 } Usage;
 
+/* The limits that hold for an owner, each of which may be LIMIT_NONE */
+typedef struct Quota
+{
+	int64		max_upload_size;
+	int64		max_live_uploads;
+	int64		max_live_bytes;
+	bool		is_counted;		/* upload_live has the owner's live sessions */
+	Usage		usage;			/* if it was asked for */
+} Quota;
+
 /* What a rule depends on besides the session and the request. */
 typedef struct RuleContext
 {
@@ -260,8 +262,7 @@ typedef struct RuleContext
 	int			retention;		/* vali_blob.retention, in seconds */
 	int			notify_interval;	/* between notifications of progress, in
 									 * milliseconds; -1: there are none */
-	Quota		quota;			/* of the owner, for quota_needed() */
-	Usage		usage;
+	Quota		quota;			/* of the owner, as far as quota_needed() */
 	bool		touches_part;	/* what was found for parts_needed() */
 	Part		touched;		/* the last part that the chunk overlaps */
 	int64		parts_end;		/* where the last part of the session ends */

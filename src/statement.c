@@ -13,7 +13,10 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -21,6 +24,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
+#include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -28,6 +32,37 @@
 
 #include "catalog.h"
 #include "statement.h"
+
+/*
+ * Check that a relation is a table, and that it and its children belong to a role:
+ * what reads them as that role must not meet the expressions of another one.
+ */
+void
+check_table_owner(Relation rel, Oid owner)
+{
+	ListCell   *cell;
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION &&
+		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a table", RelationGetRelationName(rel)),
+				 errhint("Rename it, and give the name back to the table.")));
+	if (rel->rd_rel->relowner == owner && !rel->rd_rel->relhassubclass)
+		return;
+	foreach(cell, find_all_inheritors(RelationGetRelid(rel), AccessShareLock, NULL))
+	{
+		Relation	child = table_open(lfirst_oid(cell), NoLock);
+
+		if (child->rd_rel->relowner != owner)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("table \"%s\" does not belong to the owner of table \"%s\"",
+							RelationGetRelationName(child), RelationGetRelationName(rel)),
+					 errhint("Make one role the owner of both, and of their children.")));
+		table_close(child, NoLock);
+	}
+}
 
 /*
  * Run what follows as the owner of a table, for what a client's privileges and

@@ -72,6 +72,7 @@ typedef struct CallerState
 	int			guc_level;
 } CallerState;
 
+extern void check_table_owner(Relation rel, Oid owner);
 extern CallerState enter_owner(Oid owner);
 extern void leave_owner(const CallerState *caller);
 extern void spi_open(void);

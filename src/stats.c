@@ -17,8 +17,6 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -54,43 +52,6 @@ static Statement read_stats = {
 	.many_rows = true,
 };
 
-/* Lock a table, and return its owner; error if it is anything else. */
-static Oid
-lock_table(ExtensionTable table)
-{
-	Relation	rel = open_extension_table(table, AccessShareLock);
-	Oid			owner = rel->rd_rel->relowner;
-
-	if (rel->rd_rel->relkind != RELKIND_RELATION &&
-		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a table", table_name(table)),
-				 errhint("Rename it, and give the name back to the table.")));
-	table_close(rel, NoLock);
-	return owner;
-}
-
-/* Check that a table, which is locked, and its children belong to one role. */
-static void
-check_owner_of_tables(Oid relid, Oid owner)
-{
-	ListCell   *cell;
-
-	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
-	{
-		Relation	rel = table_open(lfirst_oid(cell), NoLock);
-
-		if (rel->rd_rel->relowner != owner)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("table \"%s\" does not belong to the owner of table \"%s\"",
-							RelationGetRelationName(rel), table_name(TABLE_SESSION)),
-					 errhint("Make one role the owner of both, and of their children.")));
-		table_close(rel, NoLock);
-	}
-}
-
 /* Read the statistics into the result. */
 static void
 put_stats(ReturnSetInfo *rsinfo)
@@ -119,17 +80,20 @@ put_stats(ReturnSetInfo *rsinfo)
 Datum
 vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 {
+	Relation	sessions;
+	Relation	reclaims;
 	Oid			owner;
 	CallerState caller;
 
 	check_unknown_arguments(fcinfo, 0);
-	owner = lock_table(TABLE_SESSION);
-	(void) lock_table(TABLE_RECLAIM);
+	sessions = open_extension_table(TABLE_SESSION, AccessShareLock);
+	reclaims = open_extension_table(TABLE_RECLAIM, AccessShareLock);
+	owner = sessions->rd_rel->relowner;
+	check_table_owner(sessions, owner);
+	check_table_owner(reclaims, owner);
+	table_close(sessions, NoLock);
+	table_close(reclaims, NoLock);
 	InitMaterializedSRF(fcinfo, 0);
-
-	/* what their expressions are planned as must not be what another role owns */
-	check_owner_of_tables(catalog_get()->tables[TABLE_SESSION], owner);
-	check_owner_of_tables(catalog_get()->tables[TABLE_RECLAIM], owner);
 
 	/* policies of row-level security are for clients */
 	caller = enter_owner(owner);
