@@ -242,7 +242,7 @@ check_part_number(bool is_null, int32 number, const text *upload_id)
 }
 
 /* Check that a text has no more characters than its column takes. */
-static void
+void
 check_text_length(const text *value, const char *name, int limit,
 				  const text *upload_id)
 {

@@ -38,6 +38,8 @@ extern int64 optional_size(FunctionCallInfo fcinfo, int n, const char *name,
 extern int32 check_part_number(bool is_null, int32 number,
 							   const text *upload_id);
 extern void check_chunk(const Request *request);
+extern void check_text_length(const text *value, const char *name, int limit,
+							  const text *upload_id);
 extern void check_length(const text *value, SessionColumn column,
 						 const text *upload_id);
 extern void check_not_empty(const text *value, const char *name);

@@ -141,7 +141,8 @@ vali_blob_acquire_upload_lease(PG_FUNCTION_ARGS)
 	request.upload_id = required_text(fcinfo, 0, "upload_id");
 	request.lease_holder = required_text(fcinfo, 1, "holder");
 	check_not_empty(request.lease_holder, "holder");
-	check_length(request.lease_holder, COLUMN_LEASE_HOLDER, request.upload_id);
+	check_text_length(request.lease_holder, "holder",
+					  column_limit(COLUMN_LEASE_HOLDER), request.upload_id);
 	request.lease_duration = get_duration(fcinfo, 2);
 	request.owner = optional_owner(fcinfo, 3, request.upload_id);
 	request.take_over = optional_flag(fcinfo, 4);

@@ -76,7 +76,7 @@ notify_change(const Session *before, const Session *after)
 		if (after->lease_requested && !before->lease_requested)
 			notify_lease_event("requested", after);
 		/* only if somebody waits, as to notify costs more than to release */
-		if (after->lease_holder == NULL && before->lease_requested)
+		if (before->lease_requested && !after->lease_requested)
 			notify_lease_event("released", after);
 	}
 	if (notify_setting == NOTIFY_OFF)

@@ -36,6 +36,7 @@
 #include "access/tableam.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -181,7 +182,8 @@ static Statement delete_live_ids = {
 
 /*
  * May a table have a row with a key?  Cheap, so that an owner without a limit pays
- * for no more than a look into an index, which is empty where there are no limits.
+ * for no more than a look into an index, and for less where nobody has a limit: such
+ * a table has no block.
  */
 static bool
 may_have_row(ExtensionTable table, const text *key)
@@ -194,7 +196,9 @@ may_have_row(ExtensionTable table, const text *key)
 		return false;
 	rel = open_extension_table(table, AccessShareLock);
 	info = table_info_get(rel, table);
-	if (info->unsupported == NULL)
+	if (info->unsupported == NULL && RelationGetNumberOfBlocks(rel) == 0)
+		found = false;
+	else if (info->unsupported == NULL)
 	{
 		Relation	index = index_open(info->key_index, AccessShareLock);
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
