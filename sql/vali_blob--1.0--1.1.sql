@@ -26,7 +26,9 @@ ALTER TABLE upload_session
     ADD COLUMN lease_holder text,
     ADD COLUMN lease_expires_at timestamptz,
     ADD COLUMN lease_requested boolean NOT NULL DEFAULT false,
-    ADD COLUMN notified_at timestamptz;
+    ADD COLUMN notified_at timestamptz,
+    ADD COLUMN partial boolean NOT NULL DEFAULT false,
+    ADD COLUMN concatenated_from jsonb;
 
 COMMENT ON COLUMN upload_session.any_order IS 'chunks may come in any order';
 COMMENT ON COLUMN upload_session.auto_complete IS 'completes by itself when all bytes are there';
@@ -38,6 +40,8 @@ COMMENT ON COLUMN upload_session.lease_holder IS 'who has the lease; null: nobod
 COMMENT ON COLUMN upload_session.lease_expires_at IS 'until when';
 COMMENT ON COLUMN upload_session.lease_requested IS 'another one has asked for the lease';
 COMMENT ON COLUMN upload_session.notified_at IS 'the last notification of progress; null: none';
+COMMENT ON COLUMN upload_session.partial IS 'to be concatenated with others; never completes by itself';
+COMMENT ON COLUMN upload_session.concatenated_from IS 'the upload_ids of the partial sessions that it was made of; null: none';
 
 CREATE TYPE upload_lease AS (
     held boolean,
@@ -197,16 +201,17 @@ CREATE FUNCTION start_upload(
     size_limit bigint = NULL,
     auto_complete boolean = false,
     max_age interval = NULL,
-    or_resume boolean = false)
+    or_resume boolean = false,
+    partial boolean = false)
 RETURNS upload_session
 AS 'MODULE_PATHNAME', 'vali_blob_start_upload'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION start_upload(text, bigint, text, jsonb, jsonb, text, text, interval, text, boolean, bigint, boolean, interval, boolean) IS
+COMMENT ON FUNCTION start_upload(text, bigint, text, jsonb, jsonb, text, text, interval, text, boolean, bigint, boolean, interval, boolean, boolean) IS
 'start an upload session; a null total_size defers the length, ttl 0 never expires';
-REVOKE ALL ON FUNCTION start_upload(text, bigint, text, jsonb, jsonb, text, text, interval, text, boolean, bigint, boolean, interval, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION start_upload(text, bigint, text, jsonb, jsonb, text, text, interval, text, boolean, bigint, boolean, interval, boolean, boolean) FROM PUBLIC;
 SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
     'start_upload_1_0(text, bigint, text, jsonb, jsonb, text, text, interval, text)'::pg_catalog.regprocedure::pg_catalog.oid,
-    'start_upload(text, bigint, text, jsonb, jsonb, text, text, interval, text, boolean, bigint, boolean, interval, boolean)'::pg_catalog.regprocedure::pg_catalog.oid);
+    'start_upload(text, bigint, text, jsonb, jsonb, text, text, interval, text, boolean, bigint, boolean, interval, boolean, boolean)'::pg_catalog.regprocedure::pg_catalog.oid);
 DROP FUNCTION start_upload_1_0(text, bigint, text, jsonb, jsonb, text, text, interval, text);
 
 ALTER FUNCTION advance_upload(text, bigint, bigint, boolean, jsonb, text, boolean) RENAME TO advance_upload_1_0;
@@ -342,6 +347,26 @@ REVOKE ALL ON FUNCTION missing_ranges(text, text, integer) FROM PUBLIC;
 SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
     'get_upload(text, text)'::pg_catalog.regprocedure::pg_catalog.oid,
     'missing_ranges(text, text, integer)'::pg_catalog.regprocedure::pg_catalog.oid);
+
+CREATE FUNCTION concatenate_uploads(
+    path text,
+    upload_ids text[],
+    upload_id text = NULL,
+    owner text = NULL,
+    bucket text = NULL,
+    content_type text = NULL,
+    metadata jsonb = NULL,
+    provider_data jsonb = NULL,
+    result jsonb = NULL)
+RETURNS upload_session
+AS 'MODULE_PATHNAME', 'vali_blob_concatenate_uploads'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION concatenate_uploads(text, text[], text, text, text, text, jsonb, jsonb, jsonb) IS
+'start a complete upload that has the bytes of partial ones, which end with it';
+REVOKE ALL ON FUNCTION concatenate_uploads(text, text[], text, text, text, text, jsonb, jsonb, jsonb) FROM PUBLIC;
+SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
+    'complete_upload(text, jsonb, text)'::pg_catalog.regprocedure::pg_catalog.oid,
+    'concatenate_uploads(text, text[], text, text, text, text, jsonb, jsonb, jsonb)'::pg_catalog.regprocedure::pg_catalog.oid);
 
 CREATE FUNCTION acquire_upload_lease(
     upload_id text,

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -25,6 +26,7 @@
 #include "settings.h"
 
 PG_FUNCTION_INFO_V1(vali_blob_start_upload);
+PG_FUNCTION_INFO_V1(vali_blob_concatenate_uploads);
 PG_FUNCTION_INFO_V1(vali_blob_declare_upload_size);
 PG_FUNCTION_INFO_V1(vali_blob_merge_upload_data);
 PG_FUNCTION_INFO_V1(vali_blob_complete_upload);
@@ -76,10 +78,19 @@ random_upload_id(FunctionCallInfo fcinfo)
 	return cstring_to_text(DatumGetCString(DirectFunctionCall1(uuid_out, uuid)));
 }
 
-/* Check the texts of a new session; messages call it "name". */
+/*
+ * Give a new session what the caller has left out, and check its texts; messages
+ * call it "name".
+ */
 static void
-check_new_session(const Session *session, const text *name)
+prepare_new_session(FunctionCallInfo fcinfo, Session *session, const text *name)
 {
+	if (session->upload_id == NULL)
+		session->upload_id = random_upload_id(fcinfo);
+	if (session->metadata == NULL)
+		session->metadata = json_empty_object();
+	if (session->provider_data == NULL)
+		session->provider_data = json_empty_object();
 	check_not_empty(session->path, "path");
 	check_not_empty(session->upload_id, "upload_id");
 	check_length(session->upload_id, COLUMN_UPLOAD_ID, name);
@@ -91,7 +102,7 @@ check_new_session(const Session *session, const text *name)
 /*
  * start_upload(path, total_size, content_type, metadata, provider_data,
  * owner, bucket, ttl, upload_id, any_order, size_limit, auto_complete, max_age,
- * or_resume): start a session, and return it.
+ * or_resume, partial): start a session, and return it.
  *
  * A caller that passes no upload_id does not know the one that we make, so
  * messages name the path instead.
@@ -107,7 +118,7 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 	Datum		row;
 
 	PreventCommandIfReadOnly("start_upload()");
-	check_unknown_arguments(fcinfo, 14);
+	check_unknown_arguments(fcinfo, 15);
 	session.path = required_text(fcinfo, 0, "path");
 	session.upload_id = optional_text(fcinfo, 8);
 	name = session.upload_id == NULL ? session.path : session.upload_id;
@@ -124,18 +135,18 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 	session.auto_complete = optional_flag(fcinfo, 11);
 	request.max_age = get_max_age(fcinfo, 12);
 	or_resume = optional_flag(fcinfo, 13);
+	session.partial = optional_flag(fcinfo, 14);
+	if (session.partial && session.auto_complete)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"auto_complete\" must not be true with \"partial\""),
+				 errhint("A partial upload ends with concatenate_uploads().")));
 	if (or_resume && session.upload_id == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("\"upload_id\" must not be null with \"or_resume\""),
 				 errhint("Pass the upload_id of the upload to start or to go on with.")));
-	if (session.upload_id == NULL)
-		session.upload_id = random_upload_id(fcinfo);
-	if (session.metadata == NULL)
-		session.metadata = json_empty_object();
-	if (session.provider_data == NULL)
-		session.provider_data = json_empty_object();
-	check_new_session(&session, name);
+	prepare_new_session(fcinfo, &session, name);
 
 	store = store_open(RowExclusiveLock);
 	request.upload_id = session.upload_id;
@@ -149,6 +160,68 @@ vali_blob_start_upload(PG_FUNCTION_ARGS)
 		report_unless_done(outcome, &session, &request, NULL);
 		row = store_row(store, &session);
 	}
+	store_close(store);
+	PG_RETURN_DATUM(return_row(fcinfo, row));
+}
+
+/* Take the sessions to concatenate from the arguments. */
+static Request *
+get_parts(FunctionCallInfo fcinfo, int n, Session *whole, int *count)
+{
+	ArrayElements ids = required_elements(fcinfo, n, "upload_ids", TEXTOID);
+	struct varlena *result = json_text_member("concatenated_into",
+											  whole->upload_id);
+	Request    *parts = palloc0(ids.count * sizeof(Request));
+
+	if (ids.count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"upload_ids\" must not be empty"),
+				 errhint("Pass the ids of partial uploads, in the order of their bytes.")));
+	for (int i = 0; i < ids.count; i++)
+	{
+		parts[i].upload_id = element_upload_id(&ids, i);
+		parts[i].owner = whole->owner;
+		parts[i].result = result;
+	}
+	whole->concatenated_from = json_text_array(ids.values, ids.count);
+	*count = ids.count;
+	return parts;
+}
+
+/*
+ * concatenate_uploads(path, upload_ids, upload_id, owner, bucket, content_type,
+ * metadata, provider_data, result): start a session that is complete, and has the
+ * bytes of partial ones.
+ */
+Datum
+vali_blob_concatenate_uploads(PG_FUNCTION_ARGS)
+{
+	Session		whole = {.size_limit = SIZE_UNLIMITED};
+	Request		request = {0};
+	Request    *parts;
+	int			count;
+	Store	   *store;
+	text	   *name;
+	Datum		row;
+
+	PreventCommandIfReadOnly("concatenate_uploads()");
+	check_unknown_arguments(fcinfo, 9);
+	whole.path = required_text(fcinfo, 0, "path");
+	whole.upload_id = optional_text(fcinfo, 2);
+	name = whole.upload_id == NULL ? whole.path : whole.upload_id;
+	whole.owner = optional_owner(fcinfo, 3, name);
+	whole.bucket = optional_text(fcinfo, 4);
+	whole.content_type = optional_text(fcinfo, 5);
+	whole.metadata = optional_json(fcinfo, 6, "metadata", name);
+	whole.provider_data = optional_json(fcinfo, 7, "provider_data", name);
+	whole.result = optional_json(fcinfo, 8, "result", name);
+	prepare_new_session(fcinfo, &whole, name);
+	parts = get_parts(fcinfo, 1, &whole, &count);
+	request.upload_id = whole.upload_id;
+
+	store = store_open(RowExclusiveLock);
+	row = concatenate_sessions(store, &whole, &request, parts, count);
 	store_close(store);
 	PG_RETURN_DATUM(return_row(fcinfo, row));
 }

@@ -13,8 +13,10 @@
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "mb/pg_wchar.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/timestamp.h"
 
@@ -332,4 +334,89 @@ optional_json(FunctionCallInfo fcinfo, int n, const char *name,
 						name, shown_text(upload_id), json_kind(json)),
 				 errhint("Pass an object such as {\"key\": \"value\"}.")));
 	return json;
+}
+
+/* Take an array argument apart. */
+static ArrayElements
+get_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
+{
+	ArrayElements elements;
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(n);
+	int16		length;
+	bool		by_value;
+	char		align;
+
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" must be a one-dimensional array, but has %d dimensions",
+						name, ARR_NDIM(array)),
+				 errhint("Pass an array with one element for each upload.")));
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	deconstruct_array(array, type, length, by_value, align,
+					  &elements.values, &elements.nulls, &elements.count);
+	return elements;
+}
+
+/* Take an array argument apart that must not be null. */
+ArrayElements
+required_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
+{
+	require_not_null(fcinfo, n, name,
+					 "Pass an array with one element for each upload.");
+	return get_elements(fcinfo, n, name, type);
+}
+
+/* Take an array argument apart; null stands for that many nulls. */
+ArrayElements
+optional_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type,
+				  int count)
+{
+	ArrayElements elements = {.count = count};
+
+	if (!argument_is_null(fcinfo, n))
+		elements = get_elements(fcinfo, n, name, type);
+	if (elements.count != count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("arrays must have the same number of elements"),
+				 errdetail("\"upload_ids\" has %d elements, \"%s\" has %d.",
+						   count, name, elements.count),
+				 errhint("Pass one element of each for each chunk.")));
+	return elements;
+}
+
+/* Is an element of an array null? */
+bool
+element_is_null(const ArrayElements *elements, int i)
+{
+	return elements->values == NULL || elements->nulls[i];
+}
+
+/* Take one element of an array as an upload id, which must not be null. */
+text *
+element_upload_id(const ArrayElements *elements, int i)
+{
+	if (element_is_null(elements, i))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("\"upload_ids\" must not contain nulls, but element %d is null",
+						i + 1),
+				 errhint("Pass an upload id in each element.")));
+	return DatumGetTextPP(elements->values[i]);
+}
+
+/*
+ * Compare upload ids, as COLLATE "C" does: several sessions are locked in this
+ * order.
+ */
+int
+compare_upload_ids(const text *left, const text *right)
+{
+	int			left_size = VARSIZE_ANY_EXHDR(left);
+	int			right_size = VARSIZE_ANY_EXHDR(right);
+	int			order = memcmp(VARDATA_ANY(left), VARDATA_ANY(right),
+							   Min(left_size, right_size));
+
+	return order != 0 ? order : left_size - right_size;
 }

@@ -46,4 +46,20 @@ extern void check_not_empty(const text *value, const char *name);
 extern struct varlena *optional_json(FunctionCallInfo fcinfo, int n,
 									 const char *name, const text *upload_id);
 
+/* The elements of an array argument */
+typedef struct ArrayElements
+{
+	Datum	   *values;			/* NULL: all are null */
+	bool	   *nulls;
+	int			count;
+} ArrayElements;
+
+extern ArrayElements required_elements(FunctionCallInfo fcinfo, int n,
+									   const char *name, Oid type);
+extern ArrayElements optional_elements(FunctionCallInfo fcinfo, int n,
+									   const char *name, Oid type, int count);
+extern bool element_is_null(const ArrayElements *elements, int i);
+extern text *element_upload_id(const ArrayElements *elements, int i);
+extern int	compare_upload_ids(const text *left, const text *right);
+
 #endif							/* VALI_BLOB_ARGUMENTS_H */

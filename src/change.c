@@ -12,9 +12,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/int.h"
+#include "miscadmin.h"
 #include "utils/rls.h"
 #include "utils/timestamp.h"
 
+#include "arguments.h"
 #include "catalog.h"
 #include "change.h"
 #include "errors.h"
@@ -182,7 +185,9 @@ write_session(Store *store, LockedSession *locked, const Request *request)
 Outcome
 start_session(Store *store, Session *session, const Request *request)
 {
-	Quota		quota = quota_claim(session->owner);
+	/* one that is concatenated is never live; and other sessions are locked already */
+	Quota		quota = session->concatenated_from != NULL ?
+		quota_read(session->owner, true) : quota_claim(session->owner);
 	RuleContext context = current_context(&quota);
 	Outcome		outcome = apply_rule_verified(session_start, session, request,
 											  &context);
@@ -275,6 +280,74 @@ start_or_resume_session(Store *store, Session *session, const Request *request)
 		report_difference(difference, request);
 	return session_row(&found,
 					   session_shown_status(&found, GetCurrentTimestamp()));
+}
+
+/* Order requests by upload, as all that lock several sessions do. */
+static int
+compare_requests(const void *a, const void *b)
+{
+	return compare_upload_ids((*(const Request *const *) a)->upload_id,
+							  (*(const Request *const *) b)->upload_id);
+}
+
+/* Lock the sessions of some requests, which exist or do not. */
+static void
+lock_in_order(Store *store, const Request *requests, int count)
+{
+	const Request **sorted = palloc(count * sizeof(Request *));
+	LockedSession locked;
+
+	for (int i = 0; i < count; i++)
+		sorted[i] = &requests[i];
+	qsort(sorted, count, sizeof(Request *), compare_requests);
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) lock_session(store, sorted[i], LOCK_WAIT, &locked);
+	}
+}
+
+/*
+ * Start a session that is complete at once, and has the bytes of partial ones, which
+ * end with it.  Returns its row, or that of the same call before.
+ */
+Datum
+concatenate_sessions(Store *store, Session *whole, const Request *request,
+					 const Request *parts, int count)
+{
+	Session		found;
+
+	lock_in_order(store, parts, count);
+	/* the same call may have come through while we waited for the locks */
+	if (store_read_latest(store, request->upload_id, &found))
+	{
+		const char *difference = concatenation_difference(&found, whole);
+
+		if (difference != NULL)
+			report_difference(difference, request);
+		return session_row(&found, found.status);
+	}
+
+	whole->total_size = 0;
+	for (int i = 0; i < count; i++)
+	{
+		LockedSession locked;
+		Outcome		outcome = lock_session(store, &parts[i], LOCK_WAIT, &locked);
+
+		if (outcome == OUTCOME_OK)
+			outcome = apply_rule(store, &locked, session_concatenate, &parts[i]);
+		report_unless_done(outcome, &locked.session, &parts[i], &locked.context);
+		write_session(store, &locked, &parts[i]);
+		if (pg_add_s64_overflow(whole->total_size, locked.session.total_size,
+								&whole->total_size))
+			ereport(ERROR,
+					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					 errmsg("upload \"%s\" would have more bytes than a bigint can count",
+							shown_text(request->upload_id)),
+					 errhint("Concatenate fewer uploads.")));
+	}
+	report_unless_done(start_session(store, whole, request), whole, request, NULL);
+	return store_row(store, whole);
 }
 
 /*

@@ -29,6 +29,9 @@ extern Outcome start_session(Store *store, Session *session,
 							 const Request *request);
 extern Datum start_or_resume_session(Store *store, Session *session,
 									 const Request *request);
+extern Datum concatenate_sessions(Store *store, Session *whole,
+								  const Request *request,
+								  const Request *parts, int count);
 extern Outcome change_session(Store *store, Rule rule, const Request *request,
 							  LockWait wait, LockedSession *locked);
 extern bool remove_session(Store *store, const Request *request);

@@ -130,7 +130,8 @@ advance(FunctionCallInfo fcinfo, bool raises)
 	type = open_result_type(&chunk_result, catalog_get()->chunk_result_type);
 	store = store_open(RowShareLock);
 	outcome = change_session(store, session_advance, &request, wait, &locked);
-	if (raises)
+	/* what is no outcome of a chunk is an error of the call */
+	if (raises || outcome >= OUTCOME_COUNT)
 		report_unless_done(outcome, &locked.session, &request, &locked.context);
 	result = build_chunk_result(outcome, &locked, &type);
 	store_close(store);
@@ -159,71 +160,6 @@ vali_blob_try_advance_upload(PG_FUNCTION_ARGS)
 }
 
 /* ---------- many chunks ---------- */
-
-/* The elements of an array argument. */
-typedef struct ArrayElements
-{
-	Datum	   *values;
-	bool	   *nulls;
-	int			count;
-} ArrayElements;
-
-/* Take an array argument apart. */
-static ArrayElements
-get_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
-{
-	ArrayElements elements;
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(n);
-	int16		length;
-	bool		by_value;
-	char		align;
-
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" must be a one-dimensional array, but has %d dimensions",
-						name, ARR_NDIM(array)),
-				 errhint("Pass an array with one element for each chunk.")));
-	get_typlenbyvalalign(type, &length, &by_value, &align);
-	deconstruct_array(array, type, length, by_value, align,
-					  &elements.values, &elements.nulls, &elements.count);
-	return elements;
-}
-
-/* Take an array argument apart that must not be null. */
-static ArrayElements
-required_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
-{
-	require_not_null(fcinfo, n, name,
-					 "Pass an array with one element for each chunk.");
-	return get_elements(fcinfo, n, name, type);
-}
-
-/* Take an array argument apart; null stands for that many nulls. */
-static ArrayElements
-optional_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type,
-				  int count)
-{
-	ArrayElements elements = {.count = count};
-
-	if (!argument_is_null(fcinfo, n))
-		elements = get_elements(fcinfo, n, name, type);
-	if (elements.count != count)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("arrays must have the same number of elements"),
-				 errdetail("\"upload_ids\" has %d elements, \"%s\" has %d.",
-						   count, name, elements.count),
-				 errhint("Pass one element of each for each chunk.")));
-	return elements;
-}
-
-/* Is an element of an array null? */
-static bool
-element_is_null(const ArrayElements *elements, int i)
-{
-	return elements->values == NULL || elements->nulls[i];
-}
 
 /* Take one element of an array as a number of bytes. */
 static int64
@@ -279,13 +215,7 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 	{
 		Request    *request = &chunks[i].request;
 
-		if (ids.nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("\"upload_ids\" must not contain nulls, but element %d is null",
-							i + 1),
-					 errhint("Pass one upload id for each chunk.")));
-		request->upload_id = DatumGetTextPP(ids.values[i]);
+		request->upload_id = element_upload_id(&ids, i);
 		request->chunk.offset = element_size(&offsets, i, "chunk_offset",
 											 request->upload_id);
 		request->chunk.length = element_size(&lengths, i, "chunk_length",
@@ -310,27 +240,14 @@ get_chunks(FunctionCallInfo fcinfo, int *count)
 	return chunks;
 }
 
-/* Compare the upload ids of two chunks, as COLLATE "C" does. */
-static int
-compare_upload_ids(const ChunkOfMany *left, const ChunkOfMany *right)
-{
-	const text *l = left->request.upload_id;
-	const text *r = right->request.upload_id;
-	int			l_size = VARSIZE_ANY_EXHDR(l);
-	int			r_size = VARSIZE_ANY_EXHDR(r);
-	int			order = memcmp(VARDATA_ANY(l), VARDATA_ANY(r),
-							   Min(l_size, r_size));
-
-	return order != 0 ? order : l_size - r_size;
-}
-
 /* Order chunks by upload; those of one upload as they were given. */
 static int
 compare_chunks(const void *a, const void *b)
 {
 	const ChunkOfMany *left = a;
 	const ChunkOfMany *right = b;
-	int			order = compare_upload_ids(left, right);
+	int			order = compare_upload_ids(left->request.upload_id,
+										   right->request.upload_id);
 
 	return order != 0 ? order : left->position - right->position;
 }
@@ -415,7 +332,8 @@ advance_in_order(Store *store, ChunkOfMany *chunks, int count,
 	{
 		end = begin + 1;
 		while (end < count &&
-			   compare_upload_ids(&chunks[begin], &chunks[end]) == 0)
+			   compare_upload_ids(chunks[begin].request.upload_id,
+								  chunks[end].request.upload_id) == 0)
 			end++;
 		advance_by_chunks(store, &chunks[begin], end - begin, type, caller);
 	}

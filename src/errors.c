@@ -289,6 +289,20 @@ report_outcome(Outcome outcome, const Session *session, const Request *request,
 					 errdetail("The total size can be declared only once."),
 					 errhint("Start a new upload for a file of another size.")));
 			break;
+		case OUTCOME_PARTIAL:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("\"final\" must not be true for upload \"%s\", which is partial",
+							id),
+					 errdetail("A partial upload never completes by itself."),
+					 errhint("Pass its upload_id to concatenate_uploads().")));
+			break;
+		case OUTCOME_NOT_PARTIAL:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("upload \"%s\" is not partial", id),
+					 errhint("Pass \"partial\" to start_upload() for uploads that are to be concatenated.")));
+			break;
 		case OUTCOME_QUOTA_EXCEEDED:
 			report_quota_exceeded(id, &session->exceeded);
 			break;

@@ -57,7 +57,8 @@ static Statement list_client_functions = {
 	"get_upload,get_uploads,list_uploads,delete_upload,sweep_uploads,"
 	"claim_reclaims,finish_reclaim,fail_reclaim,"
 	"list_parts,missing_ranges,"
-	"acquire_upload_lease,renew_upload_lease,release_upload_lease,upload_usage}'::pg_catalog.name[])",
+	"acquire_upload_lease,renew_upload_lease,release_upload_lease,upload_usage,"
+	"concatenate_uploads}'::pg_catalog.name[])",
 };
 
 /* Grant or revoke all that a client role needs. */

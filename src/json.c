@@ -56,6 +56,60 @@ json_empty_object(void)
 	return (struct varlena *) DatumGetPointer(empty);
 }
 
+/* Return a text as a JSON value, sharing its memory. */
+static JsonbValue
+text_value(const text *value)
+{
+	JsonbValue	result = {
+		.type = jbvString,
+		.val.string.val = VARDATA_ANY(value),
+		.val.string.len = VARSIZE_ANY_EXHDR(value),
+	};
+
+	return result;
+}
+
+/* Return texts as an array. */
+struct varlena *
+json_text_array(const Datum *texts, int count)
+{
+	JsonbInState state = {0};
+
+	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < count; i++)
+	{
+		JsonbValue	element = text_value(DatumGetTextPP(texts[i]));
+
+		CHECK_FOR_INTERRUPTS();
+		pushJsonbValue(&state, WJB_ELEM, &element);
+	}
+	pushJsonbValue(&state, WJB_END_ARRAY, NULL);
+	return (struct varlena *) JsonbValueToJsonb(state.result);
+}
+
+/* Return an object with one member. */
+struct varlena *
+json_text_member(const char *key, const text *value)
+{
+	JsonbInState state = {0};
+	JsonbValue	name = text_value(cstring_to_text(key));
+	JsonbValue	member = text_value(value);
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	pushJsonbValue(&state, WJB_KEY, &name);
+	pushJsonbValue(&state, WJB_VALUE, &member);
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return (struct varlena *) JsonbValueToJsonb(state.result);
+}
+
+/* Are two values the same? */
+bool
+json_equals(const struct varlena *a, const struct varlena *b)
+{
+	return DatumGetBool(DirectFunctionCall2(jsonb_eq, PointerGetDatum(a),
+											PointerGetDatum(b)));
+}
+
 /* Does an object have this key? */
 static bool
 has_key(Jsonb *object, const JsonbValue *key)

@@ -121,6 +121,23 @@ session_difference(const Session *session, const Session *wanted)
 		return "total_size";
 	if (session->any_order != wanted->any_order)
 		return "any_order";
+	if (session->partial != wanted->partial)
+		return "partial";
+	return NULL;
+}
+
+/*
+ * Which argument differs if a concatenation finds a session?  NULL if the same one
+ * has made it.
+ */
+const char *
+concatenation_difference(const Session *session, const Session *wanted)
+{
+	if (!nullable_text_equals(session->owner, wanted->owner))
+		return "owner";
+	if (session->concatenated_from == NULL ||
+		!json_equals(session->concatenated_from, wanted->concatenated_from))
+		return "upload_ids";
 	return NULL;
 }
 
@@ -451,12 +468,20 @@ session_start(Session *session, const Request *request,
 	session->notified_at = EXPIRES_NEVER;
 	session->lease_expires_at = EXPIRES_NEVER;
 	session->rules_version =
-		session->any_order || session->auto_complete ||
+		session->any_order || session->auto_complete || session->partial ||
 		session->end_by != EXPIRES_NEVER ||
 		session->size_limit != SIZE_UNLIMITED ||
 		context->quota.is_counted ? RULES_OF_1_1 : RULES_OF_1_0;
-	if (exceeds_size_limit(session, session->total_size, context) ||
-		exceeds_live_uploads(session, context) ||
+	if (exceeds_size_limit(session, session->total_size, context))
+		return OUTCOME_QUOTA_EXCEEDED;
+	if (session->concatenated_from != NULL)
+	{
+		/* all its bytes are there, and it is never live */
+		session->uploaded_bytes = session->total_size;
+		end_session(session, STATUS_COMPLETE, context);
+		return OUTCOME_OK;
+	}
+	if (exceeds_live_uploads(session, context) ||
 		exceeds_live_bytes(session, session->total_size != SIZE_DEFERRED ?
 						   session->total_size : session->size_limit, context))
 		return OUTCOME_QUOTA_EXCEEDED;
@@ -548,6 +573,8 @@ check_chunk_fits(const Session *session, const Request *request,
 		   request->chunk.offset <= PG_INT64_MAX - request->chunk.length);
 	if (outcome != OUTCOME_OK)
 		return outcome;
+	if (session->partial && request->final)
+		return OUTCOME_PARTIAL;
 	if (is_fenced(session, request, context->now))
 		return OUTCOME_FENCED;
 	return session->any_order ?
@@ -699,6 +726,22 @@ session_complete(Session *session, const Request *request,
 	else
 		end_session(session, STATUS_COMPLETE, context);
 	return OUTCOME_OK;
+}
+
+/* End a partial session, all of whose bytes are confirmed, as a part of another. */
+Outcome
+session_concatenate(Session *session, const Request *request,
+					const RuleContext *context)
+{
+	Outcome		outcome = check_not_ended(session, context->now);
+
+	if (outcome != OUTCOME_OK)
+		return outcome;
+	if (!session->partial)
+		return OUTCOME_NOT_PARTIAL;
+	if (session->status == STATUS_COMPLETE)
+		return OUTCOME_ENDED;
+	return session_complete(session, request, context);
 }
 
 /* Abort a live session. */

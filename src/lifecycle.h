@@ -54,10 +54,14 @@ typedef enum QuotaNeeded
 } QuotaNeeded;
 
 extern QuotaNeeded quota_needed(Rule rule, const Session *session);
+extern const char *concatenation_difference(const Session *session,
+											const Session *wanted);
 extern const char *session_difference(const Session *session,
 									  const Session *wanted);
 
 /* rules */
+extern Outcome session_concatenate(Session *session, const Request *request,
+								   const RuleContext *context);
 extern Outcome session_start(Session *session, const Request *request,
 							 const RuleContext *context);
 extern Outcome session_advance(Session *session, const Request *request,

@@ -88,8 +88,8 @@ notify_change(const Session *before, const Session *after)
 		notify_event("deleted", before);
 	else if (before == NULL || before->status != after->status)
 		notify_end(after);
-	/* a rule has decided that it is due */
-	if (before != NULL && after != NULL &&
+	/* a rule has decided that it is due; several chunks may be one change */
+	if (before != NULL && after != NULL && status_is_live(after->status) &&
 		before->notified_at != after->notified_at)
 		notify_event("progress", after);
 }

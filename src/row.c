@@ -75,7 +75,8 @@ static const struct
 	[COLUMN_PATH] = TEXT_COLUMN(path, 2048, COLUMN_INSERTED),
 	[COLUMN_TOTAL_SIZE] = COLUMN(KIND_INT8, total_size,
 								 COLUMN_INSERTED | COLUMN_WRITABLE | COLUMN_NULLABLE),
-	[COLUMN_UPLOADED_BYTES] = COLUMN(KIND_INT8, uploaded_bytes, COLUMN_WRITABLE),
+	[COLUMN_UPLOADED_BYTES] = COLUMN(KIND_INT8, uploaded_bytes,
+									 COLUMN_WRITABLE | COLUMN_DEFAULTED),
 	[COLUMN_STATUS] = COLUMN(KIND_STATUS, status,
 							 COLUMN_WRITABLE | COLUMN_DEFAULTED),
 	[COLUMN_CONTENT_TYPE] = TEXT_COLUMN(content_type, 256,
@@ -84,7 +85,8 @@ static const struct
 							   COLUMN_INSERTED | COLUMN_WRITABLE),
 	[COLUMN_PROVIDER_DATA] = COLUMN(KIND_JSON, provider_data,
 									COLUMN_INSERTED | COLUMN_WRITABLE),
-	[COLUMN_RESULT] = COLUMN(KIND_JSON, result, COLUMN_WRITABLE | COLUMN_NULLABLE),
+	[COLUMN_RESULT] = COLUMN(KIND_JSON, result, COLUMN_WRITABLE |
+							 COLUMN_DEFAULTED | COLUMN_NULLABLE),
 	[COLUMN_ABORT_REASON] = TEXT_COLUMN(abort_reason, 0,
 										COLUMN_WRITABLE | COLUMN_NULLABLE),
 	[COLUMN_TTL] = COLUMN(KIND_INTERVAL, ttl, COLUMN_INSERTED | COLUMN_NULLABLE),
@@ -116,6 +118,11 @@ static const struct
 	[COLUMN_NOTIFIED_AT] = COLUMN(KIND_TIMESTAMPTZ, notified_at,
 								  COLUMN_OPTIONAL | COLUMN_WRITABLE |
 								  COLUMN_NULLABLE),
+	[COLUMN_PARTIAL] = COLUMN(KIND_BOOL, partial,
+							  COLUMN_OPTIONAL | COLUMN_DEFAULTED),
+	[COLUMN_CONCATENATED_FROM] = COLUMN(KIND_JSON, concatenated_from,
+										COLUMN_OPTIONAL | COLUMN_DEFAULTED |
+										COLUMN_NULLABLE),
 };
 
 StaticAssertDecl(lengthof(columns) == COLUMN_COUNT,
@@ -182,6 +189,10 @@ is_default(const Session *session, SessionColumn column)
 	{
 		case KIND_BOOL:
 			return !DatumGetBool(value);
+		case KIND_INT8:
+			return is_null ||
+				((columns[column].flags & COLUMN_NULLABLE) == 0 &&
+				 DatumGetInt64(value) == 0);
 		case KIND_STATUS:
 			return session->status == STATUS_PENDING;
 		default:

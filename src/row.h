@@ -21,7 +21,7 @@
 #define COLUMN_WRITABLE	0x04	/* a change of a session may set it */
 #define COLUMN_OPTIONAL	0x08	/* not in every version of the extension */
 #define COLUMN_DEFAULTED 0x10	/* start_upload() sets it if it is not the
-								 * default: false, null or pending */
+								 * default: false, 0, null or pending */
 
 extern const char *column_name(SessionColumn column);
 extern Oid	column_type(SessionColumn column);

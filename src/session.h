@@ -44,6 +44,8 @@ typedef enum Outcome
 	OUTCOME_LOCKED,
 	OUTCOME_REPLACED,
 	OUTCOME_FENCED,
+	OUTCOME_PARTIAL,			/* refused as the session is partial */
+	OUTCOME_NOT_PARTIAL,
 	OUTCOME_SIZE_MISMATCH,
 	OUTCOME_QUOTA_EXCEEDED
 } Outcome;
@@ -82,10 +84,12 @@ typedef enum SessionColumn
 	COLUMN_LEASE_HOLDER,
 	COLUMN_LEASE_EXPIRES_AT,
 	COLUMN_LEASE_REQUESTED,
-	COLUMN_NOTIFIED_AT
+	COLUMN_NOTIFIED_AT,
+	COLUMN_PARTIAL,
+	COLUMN_CONCATENATED_FROM
 } SessionColumn;
 
-#define COLUMN_COUNT (COLUMN_NOTIFIED_AT + 1)
+#define COLUMN_COUNT (COLUMN_CONCATENATED_FROM + 1)
 
 /* A set of columns */
 typedef uint32 ColumnSet;
@@ -112,7 +116,10 @@ StaticAssertDecl(COLUMN_COUNT <= sizeof(ColumnSet) * BITS_PER_BYTE,
  */
 #define RULES_VERSION 1
 
-/* Null, and those of 1.1: any_order, auto_complete, end_by, size_limit, parts, leases */
+/*
+ * Null, and those of 1.1: any_order, auto_complete, end_by, size_limit, parts,
+ * leases, limits of the owner, partial
+ */
 #define RULES_OF_1_0 (-1)
 #define RULES_OF_1_1 1
 
@@ -201,6 +208,8 @@ typedef struct Session
 	TimestampTz lease_expires_at;
 	bool		lease_requested;
 	TimestampTz notified_at;	/* EXPIRES_NEVER: null */
+	bool		partial;
+	struct varlena *concatenated_from;	/* a JSON array of upload ids */
 
 	ColumnSet	changed;		/* columns that differ from the stored row */
 	PartChange	part_change;	/* what is to be done about the request's part */

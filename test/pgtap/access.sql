@@ -44,6 +44,7 @@ INSERT INTO use (for_whom, object, statement) VALUES
 	('client', 'fail_reclaim', 'SELECT fail_reclaim(0, ''error'')'),
 	('client', 'list_parts', 'SELECT list_parts(%L)'),
 	('client', 'missing_ranges', 'SELECT missing_ranges(%L)'),
+	('client', 'concatenate_uploads', 'SELECT concatenate_uploads(''test/access'', ARRAY[(start_upload(''test/access'', 0, partial => true)).upload_id])'),
 	('client', 'acquire_upload_lease', 'SELECT acquire_upload_lease(%L, ''holder'')'),
 	('client', 'renew_upload_lease', 'SELECT renew_upload_lease(%L, 1)'),
 	('client', 'release_upload_lease', 'SELECT release_upload_lease(%L, 1)'),

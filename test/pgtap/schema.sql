@@ -73,7 +73,7 @@ CREATE TEMPORARY VIEW session_column AS
 SELECT columns_are('upload_session', ARRAY['id', 'upload_id', 'owner', 'bucket', 'path', 'total_size', 'uploaded_bytes',
 	'status', 'content_type', 'metadata', 'provider_data', 'result', 'abort_reason', 'ttl', 'created_at', 'updated_at',
 	'expires_at', 'any_order', 'auto_complete', 'end_by', 'size_limit', 'rules_version', 'lease_epoch', 'lease_holder',
-	'lease_expires_at', 'lease_requested', 'notified_at'], 'upload_session has these columns, in any order');
+	'lease_expires_at', 'lease_requested', 'notified_at', 'partial', 'concatenated_from'], 'upload_session has these columns, in any order');
 SELECT is((c.type, c.nullable)::text, (x.type, x.nullable)::text,
 		format('%s is %s, %s', x.name, x.type, CASE WHEN x.nullable THEN 'may be null' ELSE 'is never null' END))
   FROM (VALUES
@@ -103,7 +103,9 @@ SELECT is((c.type, c.nullable)::text, (x.type, x.nullable)::text,
 		('lease_holder', 'text', true),
 		('lease_expires_at', 'timestamp with time zone', true),
 		('lease_requested', 'boolean', false),
-		('notified_at', 'timestamp with time zone', true)
+		('notified_at', 'timestamp with time zone', true),
+		('partial', 'boolean', false),
+		('concatenated_from', 'jsonb', true)
 	) AS x (name, type, nullable) LEFT JOIN session_column c USING (name);
 SELECT ok(c.collate_c, x.name || ' compares byte by byte')
   FROM (VALUES ('upload_id'), ('owner'), ('path')) AS x (name) LEFT JOIN session_column c USING (name);
@@ -117,11 +119,13 @@ SELECT is(c.value, x.value, format('%s is %s unless given', x.name, x.value))
 		('any_order', 'false'),
 		('auto_complete', 'false'),
 		('lease_epoch', '0'),
-		('lease_requested', 'false')
+		('lease_requested', 'false'),
+		('partial', 'false')
 	) AS x (name, value) LEFT JOIN session_column c USING (name);
 SELECT ok(c.value IS NULL, x.name || ' has no default')
   FROM (VALUES ('owner'), ('bucket'), ('path'), ('total_size'), ('content_type'), ('result'), ('abort_reason'), ('ttl'),
-		('expires_at'), ('end_by'), ('size_limit'), ('rules_version'), ('lease_holder'), ('lease_expires_at'), ('notified_at')) AS x (name) LEFT JOIN session_column c USING (name);
+		('expires_at'), ('end_by'), ('size_limit'), ('rules_version'), ('lease_holder'), ('lease_expires_at'), ('notified_at'),
+		('concatenated_from')) AS x (name) LEFT JOIN session_column c USING (name);
 
 INSERT INTO upload_session (path, created_at, updated_at) VALUES ('schema/1', now(), now()), ('schema/2', now(), now());
 SELECT ok(bool_and(upload_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') AND count(DISTINCT upload_id) = 2,
@@ -253,7 +257,7 @@ CREATE TEMPORARY VIEW member_function AS
 
 SELECT is(f.signature, x.signature, x.name || x.signature)
   FROM (VALUES
-		('start_upload', '(path text, total_size bigint DEFAULT NULL::bigint, content_type text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, bucket text DEFAULT NULL::text, ttl interval DEFAULT NULL::interval, upload_id text DEFAULT NULL::text, any_order boolean DEFAULT false, size_limit bigint DEFAULT NULL::bigint, auto_complete boolean DEFAULT false, max_age interval DEFAULT NULL::interval, or_resume boolean DEFAULT false) returns upload_session, volatile, parallel unsafe'),
+		('start_upload', '(path text, total_size bigint DEFAULT NULL::bigint, content_type text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, bucket text DEFAULT NULL::text, ttl interval DEFAULT NULL::interval, upload_id text DEFAULT NULL::text, any_order boolean DEFAULT false, size_limit bigint DEFAULT NULL::bigint, auto_complete boolean DEFAULT false, max_age interval DEFAULT NULL::interval, or_resume boolean DEFAULT false, partial boolean DEFAULT false) returns upload_session, volatile, parallel unsafe'),
 		('advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false, part_number integer DEFAULT NULL::integer, etag text DEFAULT NULL::text, checksum bytea DEFAULT NULL::bytea, lease_epoch bigint DEFAULT NULL::bigint) returns chunk_result, volatile, parallel unsafe'),
 		('try_advance_upload', '(upload_id text, chunk_offset bigint, chunk_length bigint, final boolean DEFAULT false, provider_data jsonb DEFAULT NULL::jsonb, owner text DEFAULT NULL::text, nowait boolean DEFAULT false, part_number integer DEFAULT NULL::integer, etag text DEFAULT NULL::text, checksum bytea DEFAULT NULL::bytea, lease_epoch bigint DEFAULT NULL::bigint) returns chunk_result, volatile, parallel unsafe'),
 		('advance_uploads', '(upload_ids text[], chunk_offsets bigint[], chunk_lengths bigint[], owner text DEFAULT NULL::text, part_numbers integer[] DEFAULT NULL::integer[], etags text[] DEFAULT NULL::text[], checksums bytea[] DEFAULT NULL::bytea[], lease_epochs bigint[] DEFAULT NULL::bigint[]) returns SETOF chunk_result, volatile, parallel unsafe'),
@@ -267,6 +271,7 @@ SELECT is(f.signature, x.signature, x.name || x.signature)
 		('delete_upload', '(upload_id text, owner text DEFAULT NULL::text, reclaim_complete boolean DEFAULT false) returns boolean, volatile, parallel unsafe'),
 		('list_parts', '(upload_id text, owner text DEFAULT NULL::text, max_rows integer DEFAULT 1000, after_offset bigint DEFAULT NULL::bigint) returns SETOF upload_part, stable, parallel safe'),
 		('missing_ranges', '(upload_id text, owner text DEFAULT NULL::text, max_rows integer DEFAULT 1000) returns TABLE(chunk_offset bigint, chunk_length bigint), stable, parallel safe'),
+		('concatenate_uploads', '(path text, upload_ids text[], upload_id text DEFAULT NULL::text, owner text DEFAULT NULL::text, bucket text DEFAULT NULL::text, content_type text DEFAULT NULL::text, metadata jsonb DEFAULT NULL::jsonb, provider_data jsonb DEFAULT NULL::jsonb, result jsonb DEFAULT NULL::jsonb) returns upload_session, volatile, parallel unsafe'),
 		('acquire_upload_lease', '(upload_id text, holder text, duration interval DEFAULT ''00:00:30''::interval, owner text DEFAULT NULL::text, take_over boolean DEFAULT false) returns upload_lease, volatile, parallel unsafe'),
 		('renew_upload_lease', '(upload_id text, epoch bigint, duration interval DEFAULT ''00:00:30''::interval, owner text DEFAULT NULL::text) returns upload_lease, volatile, parallel unsafe'),
 		('release_upload_lease', '(upload_id text, epoch bigint, owner text DEFAULT NULL::text) returns upload_lease, volatile, parallel unsafe'),

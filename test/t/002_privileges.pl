@@ -30,8 +30,16 @@ my @client_calls = (
 	[ list_uploads => q{list_uploads()} ],
 	[ list_parts => q{list_parts('u')} ],
 	[ missing_ranges => q{missing_ranges('u')} ],
+	[ acquire_upload_lease => q{acquire_upload_lease('u', 'server')} ],
+	[ renew_upload_lease => q{renew_upload_lease('u', 1)} ],
+	[ release_upload_lease => q{release_upload_lease('u', 1)} ],
+	[ upload_usage => q{upload_usage('ann')} ],
 	[ complete_upload => q{complete_upload('u')} ],
 	[ delete_upload => q{delete_upload('u')} ],
+	[ start_upload => q{start_upload('file', 0, upload_id => 'p', partial => true)} ],
+	[ concatenate_uploads => q{concatenate_uploads('file', '{p}', 'w')} ],
+	[ delete_upload => q{delete_upload('p')} ],
+	[ delete_upload => q{delete_upload('w')} ],
 	[ start_upload => q{start_upload('file', provider_data => '{"part": 1}', upload_id => 'v')} ],
 	[ abort_upload => q{abort_upload('v')} ],
 	[ sweep_uploads => q{sweep_uploads()} ],
@@ -44,6 +52,7 @@ my @client_calls = (
 my %owner_calls = (
 	grant_upload_access => q{grant_upload_access('bystander')},
 	revoke_upload_access => q{revoke_upload_access('bystander')},
+	set_upload_quota => q{set_upload_quota('ann', 1)},
 	start_sweeper => q{start_sweeper()});
 my @owner_functions = sort keys %owner_calls;
 

@@ -22,6 +22,8 @@ $primary->safe_psql(
 	SELECT start_upload('file', 100, provider_data => '{"part": 1}', upload_id => 'u');
 	SELECT advance_upload('u', 0, 50);
 	SELECT start_upload('file', 0, upload_id => 'ready');
+	SELECT set_upload_quota('ann', 5), start_upload('file', 10, owner => 'ann', upload_id => 'limited');
+	UPDATE upload_session SET id = 0 WHERE upload_id = 'limited';
 	SELECT start_upload('file', upload_id => 'ended');
 	SELECT abort_upload('ended');
 	SELECT start_upload('file', 1, provider_data => '{"part": 1}', upload_id => 'stale');
@@ -48,6 +50,11 @@ my %writers = (
 	complete_upload => [q{complete_upload('ready')}],
 	abort_upload => [ q{abort_upload('u')}, q{abort_upload('ended')} ],
 	delete_upload => [ q{delete_upload('u')}, q{delete_upload('nobody')} ],
+	concatenate_uploads => [q{concatenate_uploads('file', '{u}')}],
+	acquire_upload_lease => [ map { "acquire_upload_lease($_)" } ("'u', 'server'", "'ended', 'server'", "'nobody', 'server'") ],
+	renew_upload_lease => [q{renew_upload_lease('u', 1)}],
+	release_upload_lease => [q{release_upload_lease('u', 1)}],
+	set_upload_quota => [q{set_upload_quota('ann', 1)}],
 	sweep_uploads => [q{sweep_uploads()}],
 	claim_reclaims => [q{claim_reclaims()}],
 	finish_reclaim => [q{finish_reclaim(1)}],
@@ -61,11 +68,13 @@ my $reads = q{
 	SELECT upload_id, uploaded_bytes, status FROM get_upload('u');
 	SELECT upload_id, uploaded_bytes, status FROM get_uploads('{stale,nobody,u}');
 	SELECT upload_id, uploaded_bytes, status FROM list_uploads(max_rows => 2);
+	SELECT * FROM upload_usage('ann');
 };
 my $answers = join "\n",
   'u|60|in_progress',
   'stale|0|expired', 'u|60|in_progress',
-  'stale|0|expired', 'ended|0|aborted';
+  'stale|0|expired', 'ended|0|aborted',
+  '1|10|0|5|';
 
 my %functions = extension_functions($primary);
 is_deeply(
@@ -123,7 +132,7 @@ is( $standby->safe_psql(
 		SELECT count(*), count(DISTINCT id) FROM upload_session;
 		SELECT upload_id, reason FROM upload_reclaim ORDER BY id;
 	}),
-	"4|4\nu|aborted",
+	"5|5\nu|aborted",
 	'what they left');
 
 done_testing();

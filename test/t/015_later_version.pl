@@ -25,7 +25,16 @@ my @steps = (
 	[ q{SELECT outcome FROM try_advance_upload('a', 10, 10, etag => 'f')}, 'replaced' ],
 	[ q{SELECT chunk_offset, etag FROM list_parts('a')}, '10|f' ],
 	[ q{SELECT chunk_offset, chunk_length FROM missing_ranges('a')}, '0|10' ],
+	[ q{SELECT held, epoch, uploaded_bytes FROM acquire_upload_lease('a', 'server')}, 't|1|10' ],
+	[ q{SELECT outcome FROM try_advance_upload('a', 0, 10)}, 'fenced' ],
+	[ q{SELECT held, requested FROM renew_upload_lease('a', 1)}, 't|f' ],
+	[ q{SELECT held, holder FROM release_upload_lease('a', 1)}, 'f|' ],
 	[ q{SELECT delete_upload('a')}, 't' ],
+	[ q{SELECT max_live_uploads, max_live_bytes FROM set_upload_quota('bob', 1)}, '1|' ],
+	[ q{SELECT status FROM start_upload('dir/limited', 0, owner => 'bob', upload_id => 'b', partial => true)}, 'pending' ],
+	[ q{SELECT live_uploads, live_bytes, confirmed_bytes, max_live_uploads, max_live_bytes FROM upload_usage('bob')}, '1|0|0|1|' ],
+	[ q{SELECT status, concatenated_from FROM concatenate_uploads('dir/whole', '{b}', 'c')}, 'complete|["b"]' ],
+	[ q{SELECT delete_upload('b'), delete_upload('c')}, 't|t' ],
 	[ q{SELECT finish_reclaim(id) FROM upload_reclaim}, 't' ],
 	reclaim_life(),
 	[ q{SELECT status, sessions, reclaim_backlog FROM upload_stats WHERE sessions > 0 ORDER BY status}, "aborted|1|0\nexpired|1|0" ],
@@ -76,9 +85,13 @@ foreach (
 	[ 'labels' => q{
 		ALTER TYPE upload_status ADD VALUE 'paused' BEFORE 'complete';
 		ALTER TYPE chunk_outcome ADD VALUE 'later';
-		ALTER TYPE chunk_outcome ADD VALUE 'fenced' BEFORE 'advanced'} ],
-	[ 'an attribute' => q{ALTER TYPE chunk_result ADD ATTRIBUTE part integer, ADD ATTRIBUTE gone text} ],
-	[ 'an attribute that was dropped' => q{ALTER TYPE chunk_result DROP ATTRIBUTE gone} ],
+		ALTER TYPE chunk_outcome ADD VALUE 'stopped' BEFORE 'advanced'} ],
+	[ 'attributes' => q{
+		ALTER TYPE chunk_result ADD ATTRIBUTE part integer, ADD ATTRIBUTE gone text;
+		ALTER TYPE upload_lease ADD ATTRIBUTE later integer, ADD ATTRIBUTE gone text} ],
+	[ 'attributes that were dropped' => q{
+		ALTER TYPE chunk_result DROP ATTRIBUTE gone;
+		ALTER TYPE upload_lease DROP ATTRIBUTE gone} ],
 	[ 'another table with a foreign key' => q{
 		CREATE TABLE upload_later (upload_id varchar REFERENCES upload_session (upload_id) ON DELETE CASCADE)} ])
 {
@@ -187,7 +200,7 @@ $node->safe_psql(
 			-- what is required comes first, and gets a default of null
 			EXECUTE replace(f.definition, '(' || f.arguments || ')', format('(%s)', concat_ws(', ',
 				(SELECT string_agg(CASE WHEN a ~ 'DEFAULT|^OUT ' THEN a ELSE nullif(a, '') || ' DEFAULT NULL' END, ', ' ORDER BY a ~ '^OUT ', n)
-				 FROM regexp_split_to_table(f.arguments, ', (?=[a-zOU_]+ )') WITH ORDINALITY AS s (a, n)),
+				 FROM regexp_split_to_table(f.arguments, ', (?=[a-zOUT_]+ )') WITH ORDINALITY AS s (a, n)),
 				'more_flag boolean = false', 'more_number bigint = NULL', 'more_texts text[] = NULL',
 				CASE WHEN f.arguments ~ 'OUT ' THEN 'OUT more bigint' END)));
 			EXECUTE format('ALTER EXTENSION vali_blob ADD FUNCTION %I', f.proname);
@@ -214,7 +227,7 @@ foreach my $argument ('more_flag => true', 'more_number => 0', q{more_texts => '
 		"$argument is refused");
 }
 my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT advance_upload('u', 0, 1, more_number => 7)});
-like($stderr, qr/argument 12 of function advance_upload\(.*\n.*DETAIL:.*\n.*HINT:  Reconnect/,
+like($stderr, qr/argument 13 of function advance_upload\(.*\n.*DETAIL:.*\n.*HINT:  Reconnect/,
 	'with a message that names it and says what to do');
 
 $_->quit foreach values %old;
