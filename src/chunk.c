@@ -130,8 +130,8 @@ advance(FunctionCallInfo fcinfo, bool raises)
 	type = open_result_type(&chunk_result, catalog_get()->chunk_result_type);
 	store = store_open(RowShareLock);
 	outcome = change_session(store, session_advance, &request, wait, &locked);
-	/* what is no outcome of a chunk is an error of the call */
-	if (raises || outcome >= OUTCOME_COUNT)
+	/* that "final" is refused is no chunk_outcome, but an error of the call */
+	if (raises || outcome == OUTCOME_PARTIAL)
 		report_unless_done(outcome, &locked.session, &request, &locked.context);
 	result = build_chunk_result(outcome, &locked, &type);
 	store_close(store);
