@@ -383,3 +383,11 @@ status_from_datum(Datum label)
 	}
 	return STATUS_OTHER;
 }
+
+/* Return the outcome of a chunk as a value of the enum. */
+Datum
+outcome_to_datum(Outcome outcome)
+{
+	Assert(outcome < OUTCOME_COUNT);
+	return ObjectIdGetDatum(catalog_get()->outcome_labels[outcome]);
+}

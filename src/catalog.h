@@ -51,5 +51,6 @@ extern uint64 catalog_invalidations(void);
 extern const char *status_name(SessionStatus status);
 extern Datum status_to_datum(SessionStatus status);
 extern SessionStatus status_from_datum(Datum label);
+extern Datum outcome_to_datum(Outcome outcome);
 
 #endif							/* VALI_BLOB_CATALOG_H */

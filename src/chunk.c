@@ -69,10 +69,8 @@ build_chunk_result(Outcome outcome, const LockedSession *locked,
 		outcome != OUTCOME_LOCKED;
 	ResultRow	row;
 
-	Assert(outcome < OUTCOME_COUNT);
 	begin_result(type, &row);
-	set_attribute(&row, CHUNK_OUTCOME,
-				  ObjectIdGetDatum(catalog_get()->outcome_labels[outcome]));
+	set_attribute(&row, CHUNK_OUTCOME, outcome_to_datum(outcome));
 	set_attribute(&row, CHUNK_READY,
 				  BoolGetDatum(has_session && session_is_ready(session, now)));
 	if (has_session)
