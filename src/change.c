@@ -351,6 +351,20 @@ concatenate_sessions(Store *store, Session *whole, const Request *request,
 }
 
 /*
+ * Lock the owner of a session, if a rule has to know what the owner's sessions use.
+ * An owner is locked before its sessions, see quota_store.c.
+ */
+static void
+lock_owner(Store *store, Rule rule, const Request *request)
+{
+	Session		session;
+
+	if (store_read_latest(store, request->upload_id, &session) &&
+		quota_needed(rule, &session) == QUOTA_USAGE)
+		(void) quota_claim(session.owner);
+}
+
+/*
  * Find the session of a request, lock it, apply a rule, and write it if the rule
  * has changed it.
  */
@@ -358,8 +372,11 @@ Outcome
 change_session(Store *store, Rule rule, const Request *request, LockWait wait,
 			   LockedSession *locked)
 {
-	Outcome		outcome = lock_session(store, request, wait, locked);
+	Outcome		outcome;
 
+	if (rule == session_declare_size)
+		lock_owner(store, rule, request);
+	outcome = lock_session(store, request, wait, locked);
 	if (outcome == OUTCOME_OK)
 		outcome = apply_rule(store, locked, rule, request);
 	if (outcome == OUTCOME_OK || outcome == OUTCOME_REPLACED)

@@ -372,16 +372,22 @@ exceeds_limit(const Session *session, int64 bytes)
 	return session->size_limit != SIZE_UNLIMITED && bytes > session->size_limit;
 }
 
-/* Does a total size exceed the session's limit?  If so, note it. */
+/*
+ * Does a total size exceed the session's limit, or that of its owner if the session
+ * has none?  If so, note it.
+ */
 static bool
 exceeds_size_limit(Session *session, int64 total_size, const RuleContext *context)
 {
-	if (total_size == SIZE_DEFERRED || !exceeds_limit(session, total_size))
+	int64		limit = session->size_limit != SIZE_UNLIMITED ?
+		session->size_limit : context->quota.max_upload_size;
+
+	if (total_size == SIZE_DEFERRED || limit == LIMIT_NONE || total_size <= limit)
 		return false;
 	session->exceeded = (ExceededLimit) {
-		.kind = session->size_limit == context->quota.max_upload_size ?
+		.kind = limit == context->quota.max_upload_size ?
 			LIMIT_UPLOAD_SIZE : LIMIT_SIZE,
-		.limit = session->size_limit,
+		.limit = limit,
 		.requested = total_size,
 	};
 	return true;

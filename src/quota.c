@@ -15,6 +15,7 @@
 
 #include "arguments.h"
 #include "catalog.h"
+#include "errors.h"
 #include "quota_store.h"
 #include "row.h"
 #include "statement.h"
@@ -55,6 +56,17 @@ get_limit(FunctionCallInfo fcinfo, int n, const char *name, bool *is_null)
 	return PG_GETARG_DATUM(n);
 }
 
+/* Report that the limits of an owner could not be written. */
+pg_noreturn static void
+report_suppressed(const text *owner)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("could not write the quota of owner \"%s\"", shown_text(owner)),
+			 errdetail("A trigger, rule or row-level security policy on table \"%s\" suppressed the row.",
+					   table_name(TABLE_QUOTA))));
+}
+
 /*
  * set_upload_quota(owner, max_live_uploads, max_live_bytes, max_upload_size): set
  * the limits of an owner, and return them.
@@ -78,15 +90,14 @@ vali_blob_set_upload_quota(PG_FUNCTION_ARGS)
 	quota_lock(owner);
 	spi_open();
 	statement_run(&write_quota, values, nulls, false);
+	if (SPI_processed != 1)
+		report_suppressed(owner);
 	/* counted now, so that no start has to, which may be refused each time */
 	(void) quota_claim(owner);
 	statement_run(&read_quota, values, NULL, false);
+	/* a policy may hide it */
 	if (SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-				 errmsg("could not write the quota of an owner"),
-				 errdetail("A trigger, rule or row-level security policy on table \"%s\" suppressed the row.",
-						   table_name(TABLE_QUOTA))));
+		report_suppressed(owner);
 	row = datumCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 								  &is_null), false, -1);
 	spi_close();

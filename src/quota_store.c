@@ -14,10 +14,10 @@
  *
  * Starts of one owner lock the owner (LockDatabaseObject(), until the end of the
  * transaction) and then see what others have committed, whatever the isolation
- * level.  Nothing else takes that lock but declare_upload_size() and
- * set_upload_quota().  A start locks
- * sessions after it only when it begins to count them, and these in the order of
- * their upload_id, so a single call cannot deadlock with chunks, batches or sweeps.
+ * level.  So do declare_upload_size(), before it locks its session, and
+ * set_upload_quota().  Sessions are locked after the owner only when counting them
+ * begins, in the order of their upload_id; so a single call cannot deadlock with
+ * another one, nor with a sweep.
  *
  * What the rows tell may differ from the sessions after somebody has changed or
  * deleted sessions by hand.  So before a start is refused, the sessions that they

@@ -21,7 +21,7 @@ my $seed = $ENV{RANDOM_SEED} || time;
 note "RANDOM_SEED=$seed";
 srand $seed;
 
-my $node = upload_node('main', allows_streaming => 1, conf => "fsync = on\nvali_blob.sweep = off");
+my $node = upload_node('main', allows_streaming => 1, conf => "fsync = on\nmax_connections = 30\nvali_blob.sweep = off");
 $node->safe_psql('postgres', q{
 	CREATE ROLE client;
 	SELECT grant_upload_access('client');
