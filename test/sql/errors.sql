@@ -129,6 +129,39 @@ SELECT pg_temp.refused($$ finish_reclaim(NULL) $$);
 SELECT pg_temp.refused($$ fail_reclaim(NULL, 'error') $$);
 SELECT pg_temp.refused($$ grant_upload_access(NULL) $$);
 SELECT pg_temp.refused($$ grant_upload_access('regress_vali_blob_nobody') $$);
+-- VB008: somebody else has the lease, or has had it since.
+SELECT count(start_upload('other', 100, owner => 'ann', upload_id => 'errors-leased')), count(acquire_upload_lease('errors-leased', 'server 1', '1 hour')) FROM (VALUES (1)) AS one;
+SELECT epoch FROM acquire_upload_lease('errors-leased', 'server 2', '1 hour', take_over => true);
+SELECT pg_temp.refused($$ advance_upload('errors-leased', 0, 1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-leased', 0, 1, lease_epoch => 1) $$);
+SELECT pg_temp.refused($$ advance_upload('errors-leased', 0, 1, lease_epoch => 3) $$);
+SELECT pg_temp.refused($$ acquire_upload_lease('errors-nobody', 'server') $$);
+SELECT pg_temp.refused($$ acquire_upload_lease('errors-leased', NULL) $$);
+SELECT pg_temp.refused($$ acquire_upload_lease('errors-leased', '') $$);
+SELECT pg_temp.refused($$ acquire_upload_lease('errors-leased', repeat('x', 257)) $$);
+SELECT pg_temp.refused($$ acquire_upload_lease('errors-leased', 'server', '0') $$);
+SELECT pg_temp.refused($$ renew_upload_lease('errors-leased', NULL) $$);
+SELECT pg_temp.refused($$ renew_upload_lease('errors-leased', 2, NULL) $$);
+-- VB009: beyond a limit.
+SELECT max_live_uploads FROM set_upload_quota('ann', 1, 200, 150);
+SELECT pg_temp.refused($$ start_upload('other', 10, owner => 'ann', upload_id => 'errors-limit') $$);
+SELECT max_live_uploads FROM set_upload_quota('ann', -1, 200, 150);
+SELECT pg_temp.refused($$ start_upload('other', 101, owner => 'ann', upload_id => 'errors-limit') $$);
+SELECT pg_temp.refused($$ start_upload('other', 151, owner => 'ann', upload_id => 'errors-limit') $$);
+SELECT pg_temp.refused($$ start_upload('other', 51, owner => 'ann', size_limit => 50, upload_id => 'errors-limit') $$);
+SELECT max_live_uploads FROM set_upload_quota('ann', -1, 200);
+SELECT pg_temp.refused($$ start_upload('other', owner => 'ann', upload_id => 'errors-limit') $$);
+SELECT pg_temp.refused($$ set_upload_quota('ann', -2) $$);
+SELECT pg_temp.refused($$ set_upload_quota(NULL) $$);
+SELECT pg_temp.refused($$ upload_usage(NULL) $$);
+-- Partial uploads.
+SELECT count(start_upload('other', 100, upload_id => 'errors-partial', partial => true));
+SELECT pg_temp.refused($$ try_advance_upload('errors-partial', 0, 100, true) $$);
+SELECT pg_temp.refused($$ start_upload('other', partial => true, auto_complete => true) $$);
+SELECT pg_temp.refused($$ concatenate_uploads('other', '{}') $$);
+SELECT pg_temp.refused($$ concatenate_uploads('other', '{errors-partial}') $$);
+SELECT pg_temp.refused($$ concatenate_uploads('other', '{errors-live}') $$);
+
 -- A forgotten owner.
 SET LOCAL vali_blob.require_owner = on;
 SELECT pg_temp.refused($$ advance_upload('errors-live', 40, 1) $$);
