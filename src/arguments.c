@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/toast_internals.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "mb/pg_wchar.h"
@@ -178,6 +179,33 @@ check_owner(const text *owner, const text *upload_id)
 				 errmsg("\"owner\" of upload \"%s\" must not be null while \"vali_blob.require_owner\" is on",
 						shown_text(upload_id)),
 				 errhint("Pass the owner, in a function that takes one.")));
+}
+
+/* Does a text fit into a btree entry, compressed if need be? */
+static bool
+fits_into_index(text *value)
+{
+	struct varlena *compressed;
+
+	if (VARSIZE_ANY_EXHDR(value) <= INDEXABLE_BYTES)
+		return true;
+	compressed = (struct varlena *)
+		DatumGetPointer(toast_compress_datum(PointerGetDatum(value),
+											 default_toast_compression));
+	return compressed != NULL && VARSIZE(compressed) <= INDEXABLE_BYTES;
+}
+
+/* Refuse an owner that does not fit into the index on upload_quota. */
+void
+check_owner_length(text *owner)
+{
+	if (!fits_into_index(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("\"owner\" is too long for limits: %d bytes",
+						(int) VARSIZE_ANY_EXHDR(owner)),
+				 errhint("Values of up to %d bytes always fit; longer ones only if they can be compressed.",
+						 INDEXABLE_BYTES)));
 }
 
 /* Return the owner that a call names, or NULL. */
@@ -351,7 +379,7 @@ get_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" must be a one-dimensional array, but has %d dimensions",
 						name, ARR_NDIM(array)),
-				 errhint("Pass an array with one element for each upload.")));
+				 errhint("Pass an array with one element for each upload, or chunk.")));
 	get_typlenbyvalalign(type, &length, &by_value, &align);
 	deconstruct_array(array, type, length, by_value, align,
 					  &elements.values, &elements.nulls, &elements.count);
@@ -363,7 +391,7 @@ ArrayElements
 required_elements(FunctionCallInfo fcinfo, int n, const char *name, Oid type)
 {
 	require_not_null(fcinfo, n, name,
-					 "Pass an array with one element for each upload.");
+					 "Pass an array with one element for each upload, or chunk.");
 	return get_elements(fcinfo, n, name, type);
 }
 

@@ -24,9 +24,13 @@ extern int32 required_count(FunctionCallInfo fcinfo, int n, const char *name);
 extern text *optional_owner(FunctionCallInfo fcinfo, int n,
 							const text *upload_id);
 extern void check_owner(const text *owner, const text *upload_id);
+extern void check_owner_length(text *owner);
 extern void check_interval(const Interval *interval, const char *name,
 						   bool may_be_zero, const char *hint);
 extern bool interval_is_zero(const Interval *interval);
+
+/* What fits into a btree entry, however badly it compresses */
+#define INDEXABLE_BYTES 2600
 
 /* Errors of these name the upload. */
 extern int64 required_size(FunctionCallInfo fcinfo, int n, const char *name,

@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "common/int.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/rls.h"
 #include "utils/timestamp.h"
 
@@ -41,10 +42,10 @@ static const Quota no_quota = {
  * have waited for others.
  */
 static RuleContext
-current_context(const Quota *quota)
+current_context(Quota quota)
 {
 	RuleContext context = {
-		.quota = *quota,
+		.quota = quota,
 		.now = GetCurrentTimestamp(),
 		.retention = retention_setting,
 		.notify_interval = notify_setting == NOTIFY_PROGRESS && has_objects_of_1_1() ?
@@ -158,7 +159,7 @@ apply_rule(Store *store, LockedSession *locked, Rule rule, const Request *reques
 {
 	Quota		quota = find_quota(&locked->session, rule);
 
-	locked->context = current_context(&quota);
+	locked->context = current_context(quota);
 	find_parts(store, locked, rule, request);
 	return apply_rule_verified(rule, &locked->session, request, &locked->context);
 }
@@ -181,6 +182,27 @@ write_session(Store *store, LockedSession *locked, const Request *request)
 	locked->before = *session;
 }
 
+/* Might a privilege or a policy keep the caller from inserting a session? */
+static bool
+may_not_insert(void)
+{
+	Oid			relid = catalog_get()->tables[TABLE_SESSION];
+
+	return pg_class_aclcheck(relid, GetUserId(), ACL_INSERT) != ACLCHECK_OK ||
+		check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED;
+}
+
+/* Report a session that counts for nobody whose limits were looked at. */
+pg_noreturn static void
+report_changed_owner(const Session *session)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("could not start upload \"%s\"", shown_text(session->upload_id)),
+			 errdetail("A trigger on table \"%s\" changed the owner, whose uploads are limited.",
+					   table_name(TABLE_SESSION))));
+}
+
 /* Start a session, whose fields the caller has set. */
 Outcome
 start_session(Store *store, Session *session, const Request *request)
@@ -188,25 +210,29 @@ start_session(Store *store, Session *session, const Request *request)
 	/* one that is concatenated is never live; and other sessions are locked already */
 	Quota		quota = session->concatenated_from != NULL ?
 		quota_read(session->owner, true) : quota_claim(session->owner);
-	RuleContext context = current_context(&quota);
+	RuleContext context = current_context(quota);
 	Outcome		outcome = apply_rule_verified(session_start, session, request,
 											  &context);
+	const text *owner = session->owner;
 
 	if (outcome == OUTCOME_OK)
 	{
 		store_insert(store, session);
 		if (quota.is_counted && status_is_live(session->status))
+		{
+			/* a trigger may have changed the owner, whose limits these are */
+			if (!session_is_owned_by(session, owner))
+				report_changed_owner(session);
 			insert_live_row(session);
+		}
 		after_change(store, NULL, session);
 	}
-	else if (check_enable_rls(catalog_get()->tables[TABLE_SESSION], InvalidOid,
-							  true) == RLS_ENABLED)
+	else if (may_not_insert())
 	{
-		/*
-		 * What the owner uses is not the caller's to know if a policy refuses the
-		 * session.
-		 */
-		store_insert(store, session);
+		/* then what the owner uses is not the caller's to know */
+		Session		refused = *session;
+
+		store_insert(store, &refused);
 	}
 	return outcome;
 }
@@ -254,7 +280,7 @@ start_or_resume_session(Store *store, Session *session, const Request *request)
 			break;
 		/* what was started since our snapshot was taken, we do not see */
 		if (error != NULL && IsolationUsesXactSnapshot() &&
-			is_duplicate_upload_id(error))
+			store_exists(store, request->upload_id))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("could not serialize access due to concurrent start of upload \"%s\"",
@@ -290,11 +316,12 @@ compare_requests(const void *a, const void *b)
 							  (*(const Request *const *) b)->upload_id);
 }
 
-/* Lock the sessions of some requests, which exist or do not. */
-static void
+/* Lock the sessions of some requests.  Returns the outcome of each. */
+static Outcome *
 lock_in_order(Store *store, const Request *requests, int count)
 {
 	const Request **sorted = palloc(count * sizeof(Request *));
+	Outcome    *outcomes = palloc(count * sizeof(Outcome));
 	LockedSession locked;
 
 	for (int i = 0; i < count; i++)
@@ -303,8 +330,16 @@ lock_in_order(Store *store, const Request *requests, int count)
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		(void) lock_session(store, sorted[i], LOCK_WAIT, &locked);
+		if (i > 0 && compare_requests(&sorted[i - 1], &sorted[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("\"upload_ids\" must not contain upload \"%s\" twice",
+							shown_text(sorted[i]->upload_id)),
+					 errhint("The bytes of an upload can be used once.")));
+		outcomes[sorted[i] - requests] = lock_session(store, sorted[i], LOCK_WAIT,
+													  &locked);
 	}
+	return outcomes;
 }
 
 /*
@@ -315,9 +350,9 @@ Datum
 concatenate_sessions(Store *store, Session *whole, const Request *request,
 					 const Request *parts, int count)
 {
+	Outcome    *outcomes = lock_in_order(store, parts, count);
 	Session		found;
 
-	lock_in_order(store, parts, count);
 	/* the same call may have come through while we waited for the locks */
 	if (store_read_latest(store, request->upload_id, &found))
 	{
@@ -332,8 +367,11 @@ concatenate_sessions(Store *store, Session *whole, const Request *request,
 	for (int i = 0; i < count; i++)
 	{
 		LockedSession locked;
-		Outcome		outcome = lock_session(store, &parts[i], LOCK_WAIT, &locked);
+		Outcome		outcome = outcomes[i];
 
+		/* again, to have its row; not one that has appeared since */
+		if (outcome == OUTCOME_OK)
+			outcome = lock_session(store, &parts[i], LOCK_WAIT, &locked);
 		if (outcome == OUTCOME_OK)
 			outcome = apply_rule(store, &locked, session_concatenate, &parts[i]);
 		report_unless_done(outcome, &locked.session, &parts[i], &locked.context);
@@ -360,6 +398,8 @@ lock_owner(Store *store, Rule rule, const Request *request)
 	Session		session;
 
 	if (store_read_latest(store, request->upload_id, &session) &&
+		session_belongs_to(&session, request->owner) &&
+		status_is_live(session.status) &&
 		quota_needed(rule, &session) == QUOTA_USAGE)
 		(void) quota_claim(session.owner);
 }
@@ -399,7 +439,7 @@ remove_session(Store *store, const Request *request)
 	 * End a live one first, so that its storage is reclaimed.  Both rules see
 	 * the same clock: a deadline that passes between them would be missed.
 	 */
-	locked.context = current_context(&no_quota);
+	locked.context = current_context(no_quota);
 	if (session_expire(&locked.session, request, &locked.context) == OUTCOME_OK ||
 		session_abort(&locked.session, request, &locked.context) == OUTCOME_OK)
 		write_session(store, &locked, request);

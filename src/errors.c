@@ -86,6 +86,8 @@ report_incomplete(const char *id, const Session *session, const Request *request
 				(errcode(ERRCODE_UPLOAD_INCOMPLETE),
 				 errmsg("upload \"%s\" has no total size yet, %lld bytes are confirmed",
 						id, (long long) session->uploaded_bytes),
+				 session->partial ?
+				 errhint("Set the size with declare_upload_size().") :
 				 errhint("Set the size with declare_upload_size(), or mark the last chunk as final.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_UPLOAD_INCOMPLETE),
@@ -201,7 +203,7 @@ static int
 errmsg_exceeded(const char *id, const ExceededLimit *exceeded)
 {
 	if (exceeded->kind == LIMIT_LIVE_UPLOADS)
-		return errmsg("owner of upload \"%s\" has as many live uploads as it may have: %lld of %lld",
+		return errmsg("owner of upload \"%s\" has %lld live uploads, and may have %lld",
 					  id, (long long) exceeded->used,
 					  (long long) exceeded->limit);
 	if (exceeded->kind != LIMIT_LIVE_BYTES)
@@ -234,8 +236,11 @@ report_quota_exceeded(const char *id, const ExceededLimit *exceeded)
 			 errhint("Pass a greater size_limit to start_upload().") :
 			 exceeded->requested == LIMIT_NONE ?
 			 errhint("Pass a total_size or a size_limit to start_upload().") :
+			 exceeded->kind != LIMIT_LIVE_UPLOADS &&
 			 exceeded->requested > exceeded->limit ?
 			 errhint("Start a smaller upload.") :
+			 exceeded->limit == 0 ?
+			 errhint("Raise the limit with set_upload_quota(), or the setting.") :
 			 errhint("Complete or abort another upload of the owner first.")));
 }
 

@@ -88,12 +88,18 @@ nullable_text_equals(const text *a, const text *b)
 	return a == NULL || b == NULL ? a == b : text_equals(a, b);
 }
 
+/* Is this the session's owner? */
+bool
+session_is_owned_by(const Session *session, const text *owner)
+{
+	return nullable_text_equals(session->owner, owner);
+}
+
 /* May a caller that names this owner see the session?  NULL checks nothing. */
 bool
 session_belongs_to(const Session *session, const text *owner)
 {
-	return owner == NULL ||
-		(session->owner != NULL && text_equals(session->owner, owner));
+	return owner == NULL || session_is_owned_by(session, owner);
 }
 
 /* Does a change orphan storage, if there is some, which must then be reclaimed? */
@@ -111,7 +117,7 @@ session_orphans_storage(const Session *before, const Session *after)
 const char *
 session_difference(const Session *session, const Session *wanted)
 {
-	if (!nullable_text_equals(session->owner, wanted->owner))
+	if (!session_is_owned_by(session, wanted->owner))
 		return "owner";
 	if (!nullable_text_equals(session->bucket, wanted->bucket))
 		return "bucket";
@@ -133,7 +139,7 @@ session_difference(const Session *session, const Session *wanted)
 const char *
 concatenation_difference(const Session *session, const Session *wanted)
 {
-	if (!nullable_text_equals(session->owner, wanted->owner))
+	if (!session_is_owned_by(session, wanted->owner))
 		return "owner";
 	if (session->concatenated_from == NULL ||
 		!json_equals(session->concatenated_from, wanted->concatenated_from))
@@ -793,6 +799,8 @@ session_acquire_lease(Session *session, const Request *request,
 					  const RuleContext *context)
 {
 	TimestampTz expires_at = add_interval(context->now, request->lease_duration);
+	bool		is_same = session->lease_holder != NULL &&
+		text_equals(session->lease_holder, request->lease_holder);
 
 	if (!session_is_known(session))
 		return OUTCOME_ENDED;
@@ -804,9 +812,11 @@ session_acquire_lease(Session *session, const Request *request,
 		session->lease_epoch++;
 		session->changed |= COLUMN_BIT(COLUMN_LEASE_EPOCH);
 		require_rules_of_1_1(session);
-		set_lease(session, request->lease_holder, expires_at, false);
+		/* who waits for this holder goes on waiting */
+		set_lease(session, request->lease_holder, expires_at,
+				  is_same && session->lease_requested);
 	}
-	else if (text_equals(session->lease_holder, request->lease_holder))
+	else if (is_same)
 		set_lease(session, session->lease_holder, expires_at,
 				  session->lease_requested);
 	else if (!session->lease_requested)

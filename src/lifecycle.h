@@ -25,6 +25,7 @@ extern SessionStatus session_shown_status(const Session *session,
 										  TimestampTz now);
 extern bool session_is_ready(const Session *session, TimestampTz now);
 extern bool session_is_purgeable(const Session *session, TimestampTz now);
+extern bool session_is_owned_by(const Session *session, const text *owner);
 extern bool session_belongs_to(const Session *session, const text *owner);
 extern bool session_orphans_storage(const Session *before,
 									const Session *after);

@@ -51,7 +51,7 @@ get_limit(FunctionCallInfo fcinfo, int n, const char *name, bool *is_null)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" must be greater than or equal to -1, but is %lld",
 						name, (long long) PG_GETARG_INT64(n)),
-				 errhint("Pass -1 for any number, or null for what the setting vali_blob.%s says.",
+				 errhint("Pass -1 for no limit, or null for what the setting vali_blob.%s says.",
 						 name)));
 	return PG_GETARG_DATUM(n);
 }

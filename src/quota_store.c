@@ -45,6 +45,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "arguments.h"
 #include "catalog.h"
 #include "compat.h"
 #include "lifecycle.h"
@@ -181,17 +182,19 @@ static Statement delete_live_ids = {
 /* ---------- running statements ---------- */
 
 /*
- * May a table have a row with a key?  Cheap, so that an owner without a limit pays
- * for no more than a look into an index, and for less where nobody has a limit: such
- * a table has no block.
+ * May a table have a row with a key?  *is_changing: another transaction, which is
+ * still in progress, has inserted or changed it.  Cheap, so that an owner without a
+ * limit pays for no more than a look into an index, and for less where nobody has a
+ * limit: such a table has no block.
  */
 static bool
-may_have_row(ExtensionTable table, const text *key)
+may_have_row(ExtensionTable table, const text *key, bool *is_changing)
 {
 	Relation	rel;
 	const TableInfo *info;
 	bool		found = true;
 
+	*is_changing = false;
 	if (!has_table(table))
 		return false;
 	rel = open_extension_table(table, AccessShareLock);
@@ -202,18 +205,20 @@ may_have_row(ExtensionTable table, const text *key)
 	{
 		Relation	index = index_open(info->key_index, AccessShareLock);
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		SnapshotData snapshot;
 		ScanKeyData scan_key;
 		IndexScanDesc scan;
 
+		InitDirtySnapshot(snapshot);
 		ScanKeyEntryInitialize(&scan_key, 0, 1, BTEqualStrategyNumber, InvalidOid,
 							   index->rd_indcollation[0], F_TEXTEQ,
 							   PointerGetDatum(key));
-		scan = begin_index_scan(rel, index, snapshot, 1);
+		scan = begin_index_scan(rel, index, &snapshot, 1);
 		index_rescan(scan, &scan_key, 1, NULL, 0);
 		found = index_getnext_slot(scan, ForwardScanDirection, slot);
+		*is_changing = found && (TransactionIdIsValid(snapshot.xmin) ||
+								 TransactionIdIsValid(snapshot.xmax));
 		index_endscan(scan);
-		UnregisterSnapshot(snapshot);
 		ExecDropSingleTupleTableSlot(slot);
 		index_close(index, NoLock);
 	}
@@ -327,7 +332,8 @@ quota_read(const text *owner, bool latest)
 			report_missing_quotas();
 		return quota;
 	}
-	if (owner == NULL || (latest && !may_have_row(TABLE_QUOTA, owner)))
+	if (owner == NULL ||
+		(latest && !may_have_row(TABLE_QUOTA, owner, &quota.is_changing)))
 		return quota;
 
 	spi_open();
@@ -370,6 +376,7 @@ begin_counting(const text *owner)
 void
 quota_lock(const text *owner)
 {
+	check_owner_length(unconstify(text *, owner));
 	/* a hash collision only makes two owners wait for each other */
 	LockDatabaseObject(catalog_get()->tables[TABLE_QUOTA],
 					   hash_bytes((const unsigned char *) VARDATA_ANY(owner),
@@ -387,12 +394,14 @@ quota_claim(const text *owner)
 	Quota		quota = quota_read(owner, true);
 	Datum		values[2] = {PointerGetDatum(owner)};
 
-	if (!has_live_limits(&quota))
+	if (!has_live_limits(&quota) && !quota.is_changing)
 		return quota;
 
 	Assert(owner != NULL);
 	quota_lock(owner);
 	quota = quota_read(owner, true);
+	if (!has_live_limits(&quota))
+		return quota;
 	spi_open();
 	if (!quota.is_counted)
 		begin_counting(owner);
@@ -492,11 +501,12 @@ update_live_row(const Session *before, const Session *after)
 	};
 	bool		nulls[] = {false, false, after->expires_at == EXPIRES_NEVER};
 	bool		is_live = status_is_live(after->status);
+	bool		is_changing;
 
 	if (before->owner == NULL || !status_is_live(before->status) ||
 		(is_live && before->expires_at == after->expires_at &&
 		 session_promised_bytes(before) == session_promised_bytes(after)) ||
-		!may_have_row(TABLE_LIVE, after->upload_id))
+		!may_have_row(TABLE_LIVE, after->upload_id, &is_changing))
 		return;
 	spi_open();
 	run_as_owner(TABLE_LIVE, is_live ? &update_live : &delete_live, values, nulls,

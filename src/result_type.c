@@ -82,9 +82,10 @@ begin_result(const OpenResultType *type, ResultRow *row)
 void
 set_attribute(ResultRow *row, int attribute, Datum value)
 {
-	int			i = row->type->map[attribute];
+	int			i;
 
 	Assert(attribute < MAX_RESULT_ATTRIBUTES);
+	i = row->type->map[attribute];
 	row->values[i] = value;
 	row->nulls[i] = false;
 }

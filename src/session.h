@@ -261,6 +261,7 @@ typedef struct Quota
 	int64		max_live_uploads;
 	int64		max_live_bytes;
 	bool		is_counted;		/* upload_live has the owner's live sessions */
+	bool		is_changing;	/* another transaction is setting the limits */
 	Usage		usage;			/* if it was asked for */
 } Quota;
 

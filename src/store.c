@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "arguments.h"
 #include "catalog.h"
 #include "compat.h"
 #include "errors.h"
@@ -19,9 +20,6 @@
 #include "statement.h"
 #include "store.h"
 #include "store_internal.h"
-
-/* What fits into a btree entry, however badly it compresses */
-#define INDEXABLE_BYTES 2600
 
 /* Open the table, with the lock that SQL of that kind would take. */
 Store *
@@ -70,6 +68,14 @@ store_read_latest(Store *store, const text *upload_id, Session *session)
 {
 	store_use_sql(store);
 	return sql_read(upload_id, true, session);
+}
+
+/* Is a session there now, whatever the isolation level? */
+bool
+store_exists(Store *store, const text *upload_id)
+{
+	store_use_sql(store);
+	return sql_exists(upload_id);
 }
 
 /* Find a session and lock it. */

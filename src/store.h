@@ -33,6 +33,9 @@ extern bool store_read(Store *store, const text *upload_id, Session *session);
 extern bool store_read_latest(Store *store, const text *upload_id,
 							  Session *session);
 
+/* Is a session there now, even if this transaction does not see it? */
+extern bool store_exists(Store *store, const text *upload_id);
+
 /* Find a session and lock it; the Session is its newest version. */
 extern LockResult store_lock(Store *store, const text *upload_id,
 							 LockWait wait, Session *session);

@@ -51,6 +51,7 @@ extern void insert_row_directly(Relation rel, TupleTableSlot *slot);
 
 /* store_sql.c; while connected to SPI */
 extern bool sql_read(const text *upload_id, bool latest, Session *session);
+extern bool sql_exists(const text *upload_id);
 extern LockResult sql_lock(const text *upload_id, LockWait wait,
 						   Session *session);
 extern void sql_insert(Session *session);

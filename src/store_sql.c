@@ -99,6 +99,19 @@ sql_read(const text *upload_id, bool latest, Session *session)
 	return sql_fetch_row(session);
 }
 
+/* Is a session there now, whatever the isolation level? */
+bool
+sql_exists(const text *upload_id)
+{
+	Datum		value = PointerGetDatum(upload_id);
+	bool		found;
+
+	statement_run_latest(&read_one, &value, NULL);
+	found = SPI_processed > 0;
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
 /* A row to lock without waiting */
 typedef struct LockTask
 {

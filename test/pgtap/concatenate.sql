@@ -99,7 +99,7 @@ SELECT is(pg_temp.raised(format('SELECT concatenate_uploads(''file'', %L, owner 
 		(array_append(pg_temp.pieces('live'), 'nobody'), 'alice', 'VB006', '... also before one that does not exist'),
 		(array_prepend('nobody', pg_temp.pieces('live')), 'alice', 'VB001', '... or behind it')
 	) AS x (ids, owner, code, sentence);
-SELECT is(pg_temp.raised(format('SELECT concatenate_uploads(''file'', ARRAY[%L, %1$L])', pg_temp.piece('ready'))), 'VB003', 'a piece can be used once');
+SELECT is(pg_temp.raised(format('SELECT concatenate_uploads(''file'', ARRAY[%L, %1$L])', pg_temp.piece('ready'))), '22023', 'a piece can be used once');
 SELECT pg_temp.pieces('ready', 'live') AS ids \gset
 SELECT is(pg_temp.raised(format('SELECT concatenate_uploads(''file'', %L, ''failed'')', :'ids')), 'VB006', 'after an error ...');
 SELECT is(s.status, 'in_progress', '... ' || s.path || ' is as before') FROM get_uploads(:'ids') s;

@@ -201,7 +201,7 @@ SELECT is(r.message, x.message, 'the message: ' || x.message)
   FROM (VALUES
 		('start_upload(''dir/file'', 41, owner => ''full'', upload_id => ''u'')', 'upload "u" of 41 bytes exceeds the bytes that its owner may have: 60 of 100 are promised already'),
 		('start_upload(''dir/file'', owner => ''full'', upload_id => ''u'')', 'upload "u" has neither a total size nor a size limit, and the bytes of its owner are limited'),
-		('start_upload(''dir/file'', owner => ''fuller'', upload_id => ''u'')', 'owner of upload "u" has as many live uploads as it may have: 1 of 1'),
+		('start_upload(''dir/file'', owner => ''fuller'', upload_id => ''u'')', 'owner of upload "u" has 1 live uploads, and may have 1'),
 		('start_upload(''dir/file'', 11, owner => ''small'', upload_id => ''u'')', 'upload "u" of 11 bytes exceeds its size limit of 10 bytes')
 	) AS x (call, message), LATERAL pg_temp.refusal('SELECT ' || x.call) r;
 SELECT lives_ok($$ SELECT start_upload('test/quota', 0, owner => 'no bytes') $$, 'an empty file needs no bytes');
@@ -535,9 +535,9 @@ SELECT is(count(*), 1::bigint, '... in one row') FROM upload_quota WHERE owner =
 SELECT is((r.code, r.message, r.hint)::text, (x.code, x.message, x.hint)::text, format('set_upload_quota(%s) is refused', args))
   FROM (VALUES ('NULL', '22004', '"owner" must not be null', 'Pass a value for "owner".'),
 		('NULL, -2', '22004', '"owner" must not be null', 'Pass a value for "owner".'),
-		('''setter'', -2', '22023', '"max_live_uploads" must be greater than or equal to -1, but is -2', 'Pass -1 for any number, or null for what the setting vali_blob.max_live_uploads says.'),
-		('''setter'', 1, -2', '22023', '"max_live_bytes" must be greater than or equal to -1, but is -2', 'Pass -1 for any number, or null for what the setting vali_blob.max_live_bytes says.'),
-		('''setter'', 1, 1, ''-9223372036854775808''', '22023', '"max_upload_size" must be greater than or equal to -1, but is -9223372036854775808', 'Pass -1 for any number, or null for what the setting vali_blob.max_upload_size says.')
+		('''setter'', -2', '22023', '"max_live_uploads" must be greater than or equal to -1, but is -2', 'Pass -1 for no limit, or null for what the setting vali_blob.max_live_uploads says.'),
+		('''setter'', 1, -2', '22023', '"max_live_bytes" must be greater than or equal to -1, but is -2', 'Pass -1 for no limit, or null for what the setting vali_blob.max_live_bytes says.'),
+		('''setter'', 1, 1, ''-9223372036854775808''', '22023', '"max_upload_size" must be greater than or equal to -1, but is -9223372036854775808', 'Pass -1 for no limit, or null for what the setting vali_blob.max_upload_size says.')
 	) AS x (args, code, message, hint), LATERAL pg_temp.refusal(format('SELECT set_upload_quota(%s)', args)) r;
 SELECT throws_ok(format('INSERT INTO upload_quota (owner, %s) VALUES (''bad'', -2)', limit_name), '23514', NULL, limit_name || ' is checked by the table, too') FROM unnest(ARRAY['max_live_uploads', 'max_live_bytes', 'max_upload_size']) AS limit_name;
 CREATE FUNCTION pg_temp.suppress() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
@@ -624,6 +624,35 @@ SELECT start_upload('hidden/file', 40, owner => 'uncounted') AS row \gset
 SELECT set_upload_quota('uncounted', 1) AS row \gset
 SELECT is(pg_temp.raised_as_client($$ SELECT start_upload('test/visible', 0, owner => 'uncounted') $$), 'VB009', 'what is hidden counts from the first start on');
 SELECT is(pg_temp.usage_of_client('uncounted'), '(0,0,0,1,)', '... and is not told');
+
+--
+-- Triggers, policies and privileges
+--
+CREATE FUNCTION pg_temp.change_owner() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.owner := nullif(TG_ARGV[0], ''); RETURN NEW; END $$;
+SELECT set_upload_quota('traded', 1) AS row \gset
+CREATE TRIGGER change_owner BEFORE INSERT ON upload_session FOR EACH ROW EXECUTE FUNCTION pg_temp.change_owner('');
+SELECT throws_ok($$ SELECT start_upload('test/quota', 1, owner => 'traded') $$, '27000', NULL, 'a trigger must not change the owner to nobody');
+DROP TRIGGER change_owner ON upload_session;
+CREATE TRIGGER change_owner BEFORE INSERT ON upload_session FOR EACH ROW EXECUTE FUNCTION pg_temp.change_owner('other');
+SELECT throws_ok($$ SELECT start_upload('test/quota', 1, owner => 'traded') $$, '27000', NULL, '... nor to another one');
+DROP TRIGGER change_owner ON upload_session;
+
+CREATE ROLE "vali ""blob"" tenant";
+SELECT grant_upload_access('vali "blob" tenant') AS row \gset
+ALTER TABLE upload_session ENABLE ROW LEVEL SECURITY;
+DROP POLICY visible ON upload_session;
+CREATE POLICY own ON upload_session USING (owner IN ('mine', 'mine too'));
+SELECT set_upload_quota('mine', 1), set_upload_quota('others', 1) AS row \gset
+SELECT count(start_upload('test/quota', 1, owner => owner)) AS row FROM unnest(ARRAY['mine', 'others']) AS owner \gset
+SET LOCAL ROLE "vali ""blob"" tenant";
+SELECT is(t.code || t.detail, 'VB009{"quota": "max_live_uploads", "limit": 1, "used": 1, "requested": 1}', 'with a policy that allows the upload, a limit is told') FROM pg_temp.told($$ SELECT start_upload('test/quota', 1, owner => 'mine') $$) t;
+SELECT is(t.code, '42501', 'what an owner uses whom a policy hides is not') FROM pg_temp.told($$ SELECT start_upload('test/quota', 1, owner => 'others') $$) t;
+RESET ROLE;
+ALTER TABLE upload_session DISABLE ROW LEVEL SECURITY;
+REVOKE INSERT ON upload_session FROM "vali ""blob"" tenant";
+SET LOCAL ROLE "vali ""blob"" tenant";
+SELECT is(t.code, '42501', '... nor to whom cannot start any') FROM pg_temp.told($$ SELECT start_upload('test/quota', 1, owner => 'others') $$) t;
+RESET ROLE;
 
 SELECT * FROM finish();
 ROLLBACK;
