@@ -374,7 +374,8 @@ concatenate_sessions(Store *store, Session *whole, const Request *request,
 			outcome = lock_session(store, &parts[i], LOCK_WAIT, &locked);
 		if (outcome == OUTCOME_OK)
 			outcome = apply_rule(store, &locked, session_concatenate, &parts[i]);
-		report_unless_done(outcome, &locked.session, &parts[i], &locked.context);
+		if (outcome != OUTCOME_OK)
+			report_outcome(outcome, &locked.session, &parts[i], &locked.context);
 		write_session(store, &locked, &parts[i]);
 		if (pg_add_s64_overflow(whole->total_size, locked.session.total_size,
 								&whole->total_size))
