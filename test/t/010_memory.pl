@@ -92,6 +92,30 @@ my %writes = (
 		PERFORM start_upload('file', upload_id => 'parts', any_order => true, or_resume => true);
 		PERFORM delete_upload('parts');
 		PERFORM start_upload('file', upload_id => 'parts', any_order => true, or_resume => true)},
+	leases => q{
+		PERFORM start_upload('file', upload_id => 'l', or_resume => true);
+		PERFORM acquire_upload_lease('l', 'a', take_over => true);
+		PERFORM acquire_upload_lease('l', 'b');
+		PERFORM try_advance_upload('l', 0, 1);
+		PERFORM renew_upload_lease('l', i);
+		PERFORM release_upload_lease('l', i)},
+	limits => q{
+		PERFORM set_upload_quota('limited', 1, 10);
+		PERFORM start_upload('file', 10, owner => 'limited', upload_id => 'limited');
+		PERFORM sqlstate_of($q$SELECT start_upload('file', 10, owner => 'limited')$q$);
+		PERFORM upload_usage('limited');
+		PERFORM delete_upload('limited')},
+	notifications => q{
+		SET LOCAL vali_blob.notify = progress;
+		PERFORM start_upload('file', 10, upload_id => 'told');
+		PERFORM advance_upload('told', 0, 5);
+		PERFORM delete_upload('told')},
+	concatenations => q{
+		PERFORM start_upload('file', 0, upload_id => 'piece', partial => true);
+		PERFORM concatenate_uploads('file', '{piece}', 'whole');
+		PERFORM concatenate_uploads('file', '{piece}', 'whole');
+		PERFORM delete_upload('piece');
+		PERFORM delete_upload('whole')},
 	lives => q{
 		PERFORM start_upload('file', 10, provider_data => '{"a": 1}', upload_id => 'x');
 		PERFORM merge_upload_data('x', '{"a": 1}', '{"b": 1}');
