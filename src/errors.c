@@ -244,6 +244,23 @@ report_quota_exceeded(const char *id, const ExceededLimit *exceeded)
 			 errhint("Complete or abort another upload of the owner first.")));
 }
 
+/* Report what can be done only with a partial upload, or not with one. */
+pg_noreturn static void
+report_partial(const char *id, const Session *session)
+{
+	if (session->partial)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"final\" must not be true for upload \"%s\", which is partial",
+						id),
+				 errdetail("A partial upload never completes by itself."),
+				 errhint("Pass its upload_id to concatenate_uploads().")));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("upload \"%s\" is not partial", id),
+			 errhint("Pass \"partial\" to start_upload() for uploads that are to be concatenated.")));
+}
+
 /* Report an outcome that is an error. */
 void
 report_outcome(Outcome outcome, const Session *session, const Request *request,
@@ -295,18 +312,8 @@ report_outcome(Outcome outcome, const Session *session, const Request *request,
 					 errhint("Start a new upload for a file of another size.")));
 			break;
 		case OUTCOME_PARTIAL:
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("\"final\" must not be true for upload \"%s\", which is partial",
-							id),
-					 errdetail("A partial upload never completes by itself."),
-					 errhint("Pass its upload_id to concatenate_uploads().")));
-			break;
 		case OUTCOME_NOT_PARTIAL:
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("upload \"%s\" is not partial", id),
-					 errhint("Pass \"partial\" to start_upload() for uploads that are to be concatenated.")));
+			report_partial(id, session);
 			break;
 		case OUTCOME_QUOTA_EXCEEDED:
 			report_quota_exceeded(id, &session->exceeded);
