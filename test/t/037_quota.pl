@@ -342,12 +342,13 @@ sub watch
 }
 
 # Let 16 processes work.  Returns what they report: how often each operation had each
-# SQLSTATE.  The server is killed after so many reports, if a number is given.
+# SQLSTATE.  The server is killed after so many reports, if a number is given.  It goes on
+# until the process that watches has looked some times.
 sub race
 {
 	my ($way, $name, $operations, $kill_after) = @_;
 	my $stop = "$PostgreSQL::Test::Utils::tmp_check/stop $way $name";
-	my ($heard, %heard) = (0);
+	my ($heard, $watched, %heard) = (0, 0);
 
 	pipe my $reports, my $report or die "pipe: $!";
 	start_process($way, $reports, $report, sub { work($operations, @_) }) foreach 1 .. $workers;
@@ -357,8 +358,11 @@ sub race
 	{
 		chomp $line;
 		$heard{$line}++;
-		append_to_file($stop, '') if ($heard{'done 00000'} // 0) == $workers && !-e $stop;
-		if (++$heard == ($kill_after // 0))
+		$heard++;
+		$watched++ if $line =~ /^watch /;
+		next if -e $stop || $watched <= 5;
+		append_to_file($stop, '') if ($heard{'done 00000'} // 0) == $workers;
+		if ($kill_after && $heard >= $kill_after)
 		{
 			$node->kill9;
 			append_to_file($stop, '');
