@@ -342,8 +342,8 @@ advance_in_order(Store *store, ChunkOfMany *chunks, int count,
 
 /*
  * advance_uploads(upload_ids, chunk_offsets, chunk_lengths, owner, part_numbers,
- * etags, checksums, lease_epochs): advance many sessions in one round trip; results in the
- * order of the arguments.
+ * etags, checksums, lease_epochs): advance many sessions in one round trip;
+ * results in the order of the arguments.
  */
 Datum
 vali_blob_advance_uploads(PG_FUNCTION_ARGS)

@@ -131,9 +131,7 @@ direct_find_last(Relation rel, const text *upload_id, int64 before, Part *part)
 	IndexScanDesc scan;
 	bool		found;
 
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   index->rd_indcollation[0], F_TEXTEQ,
-						   PointerGetDatum(upload_id));
+	init_text_key(&keys[0], index, upload_id);
 	ScanKeyEntryInitialize(&keys[1], 0, 2, BTLessStrategyNumber, InvalidOid,
 						   InvalidOid, F_INT8LT, Int64GetDatum(before));
 

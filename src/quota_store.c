@@ -40,7 +40,6 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -210,9 +209,7 @@ may_have_row(ExtensionTable table, const text *key, bool *is_changing)
 		IndexScanDesc scan;
 
 		InitDirtySnapshot(snapshot);
-		ScanKeyEntryInitialize(&scan_key, 0, 1, BTEqualStrategyNumber, InvalidOid,
-							   index->rd_indcollation[0], F_TEXTEQ,
-							   PointerGetDatum(key));
+		init_text_key(&scan_key, index, key);
 		scan = begin_index_scan(rel, index, &snapshot, 1);
 		index_rescan(scan, &scan_key, 1, NULL, 0);
 		found = index_getnext_slot(scan, ForwardScanDirection, slot);
@@ -490,26 +487,32 @@ insert_live_row(const Session *session)
 	spi_close();
 }
 
+/* Does a change of a session concern what a row of upload_live tells of it? */
+static bool
+concerns_live_row(const Session *before, const Session *after)
+{
+	return before->owner != NULL && status_is_live(before->status) &&
+		(!status_is_live(after->status) ||
+		 before->expires_at != after->expires_at ||
+		 session_promised_bytes(before) != session_promised_bytes(after));
+}
+
 /* Keep the row of a session up, if it has one. */
 void
 update_live_row(const Session *before, const Session *after)
 {
-	Datum		values[] = {
-		PointerGetDatum(after->upload_id),
-		Int64GetDatum(session_promised_bytes(after)),
-		TimestampTzGetDatum(after->expires_at),
-	};
+	Datum		values[3];
 	bool		nulls[] = {false, false, after->expires_at == EXPIRES_NEVER};
-	bool		is_live = status_is_live(after->status);
 	bool		is_changing;
 
-	if (before->owner == NULL || !status_is_live(before->status) ||
-		(is_live && before->expires_at == after->expires_at &&
-		 session_promised_bytes(before) == session_promised_bytes(after)) ||
+	if (!concerns_live_row(before, after) ||
 		!may_have_row(TABLE_LIVE, after->upload_id, &is_changing))
 		return;
+	values[0] = PointerGetDatum(after->upload_id);
+	values[1] = Int64GetDatum(session_promised_bytes(after));
+	values[2] = TimestampTzGetDatum(after->expires_at);
 	spi_open();
-	run_as_owner(TABLE_LIVE, is_live ? &update_live : &delete_live, values, nulls,
-				 true);
+	run_as_owner(TABLE_LIVE, status_is_live(after->status) ? &update_live : &delete_live,
+				 values, nulls, true);
 	spi_close();
 }

@@ -50,7 +50,6 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -267,9 +266,7 @@ find_row(struct Store *store, const TableInfo *info, const text *upload_id,
 	bool		found = false;
 	bool		all_dead;
 
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   index->rd_indcollation[0], F_TEXTEQ,
-						   PointerGetDatum(upload_id));
+	init_text_key(&key, index, upload_id);
 	if (store->written != NULL)
 		ExecClearTuple(store->written);
 	ExecClearTuple(store->found);

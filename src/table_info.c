@@ -30,6 +30,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteHandler.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -250,6 +251,23 @@ finds_by_text(Relation index, Relation rel, int attribute)
 		TupleDescAttr(RelationGetDescr(rel), attribute)->attcollation;
 }
 
+/* Initialize the key of a scan of such an index. */
+void
+init_text_key(ScanKey key, Relation index, const text *value)
+{
+	ScanKeyEntryInitialize(key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   index->rd_indcollation[0], F_TEXTEQ,
+						   PointerGetDatum(value));
+}
+
+/* Has an index expressions, or a predicate? */
+static bool
+has_expressions(Relation index)
+{
+	return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+}
+
 /*
  * Look at the indexes: find the unique one on upload_id, and see whether one of
  * the others could reject a row version, or fail.
@@ -264,14 +282,11 @@ examine_indexes(TableInfo *info, Relation rel)
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 		Form_pg_index form = index->rd_index;
-		bool		has_expressions =
-			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
-			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 
 		if (finds_by_text(index, rel, info->map[COLUMN_UPLOAD_ID]) &&
-			!has_expressions && form->indnatts == 1)
+			!has_expressions(index) && form->indnatts == 1)
 			info->key_index = RelationGetRelid(index);
-		else if (has_expressions || form->indisunique || form->indisexclusion)
+		else if (has_expressions(index) || form->indisunique || form->indisexclusion)
 			info->can_combine = false;
 		index_close(index, NoLock);
 	}
@@ -599,8 +614,7 @@ find_part_key(const TableInfo *info, Relation rel)
 		Form_pg_index form = index->rd_index;
 
 		if (finds_by_text(index, rel, info->map[PART_UPLOAD_ID]) &&
-			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) &&
-			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
+			!has_expressions(index) &&
 			form->indnkeyatts == 2 &&
 			form->indkey.values[1] == info->map[PART_CHUNK_OFFSET] + 1 &&
 			index->rd_opfamily[1] == INTEGER_BTREE_FAM_OID &&
@@ -646,8 +660,7 @@ examine_key(TableInfo *info, Relation rel, const char *column)
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 
 		if (finds_by_text(index, rel, attnum - 1) &&
-			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) &&
-			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+			!has_expressions(index))
 			info->key_index = RelationGetRelid(index);
 		index_close(index, NoLock);
 	}

@@ -8,6 +8,7 @@
 #ifndef VALI_BLOB_TABLE_INFO_H
 #define VALI_BLOB_TABLE_INFO_H
 
+#include "access/skey.h"
 #include "executor/tuptable.h"
 #include "nodes/bitmapset.h"
 #include "nodes/execnodes.h"
@@ -56,6 +57,7 @@ typedef struct TableInfo
 	int			default_count;
 } TableInfo;
 
+extern void init_text_key(ScanKey key, Relation index, const text *value);
 extern const TableInfo *table_info_get(Relation rel, ExtensionTable table);
 extern bool satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 								  ColumnSet changed);
