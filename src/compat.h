@@ -8,6 +8,7 @@
 #ifndef VALI_BLOB_COMPAT_H
 #define VALI_BLOB_COMPAT_H
 
+#include "catalog/dependency.h"
 #include "storage/buf.h"
 #include "utils/jsonb.h"
 #include "utils/relcache.h"
@@ -100,6 +101,14 @@ typedef struct JsonbInState
 
 #define pushJsonbValue(state, token, value) \
 	((void) ((state)->result = pushJsonbValue(&(state)->parseState, token, value)))
+#endif
+
+/* The sequence of an identity column */
+#if PG_VERSION_NUM >= 170000
+#define identity_sequence(rel, attnum) getIdentitySequence(rel, attnum, false)
+#else
+#define identity_sequence(rel, attnum) \
+	getIdentitySequence(RelationGetRelid(rel), attnum, false)
 #endif
 
 /* The privileges on an object of a catalog; namespaces are all we ask for. */

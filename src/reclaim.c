@@ -40,21 +40,26 @@ PG_FUNCTION_INFO_V1(vali_blob_fail_reclaim);
 
 #define QUEUED_COLUMN_COUNT 6
 
-/* The arguments are in the order of SessionColumn. */
-static Statement insert_reclaim = {
-	.text = "INSERT INTO @.upload_reclaim "
-	"(upload_id, owner, bucket, path, reason, provider_data) "
-	"VALUES ($1, $2, $3, $4, $5, $6)",
-	.nargs = QUEUED_COLUMN_COUNT,
-	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, InvalidOid, JSONBOID},
-};
+/* The arguments are in the order of SessionColumn, with up to two others behind. */
+#define INSERT_RECLAIM(other_columns, other_values, type7, type8) \
+	{ \
+		.text = "INSERT INTO @.upload_reclaim " \
+		"(upload_id, owner, bucket, path, reason, provider_data" other_columns ") " \
+		"VALUES ($1, $2, $3, $4, $5, $6" other_values ")", \
+		.nargs = QUEUED_COLUMN_COUNT + OidIsValid(type7) + OidIsValid(type8), \
+		.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, InvalidOid, JSONBOID, type7, type8}, \
+	}
 
-static Statement insert_reclaim_with_parts = {
-	.text = "INSERT INTO @.upload_reclaim "
-	"(upload_id, owner, bucket, path, reason, provider_data, parts) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7)",
-	.nargs = QUEUED_COLUMN_COUNT + 1,
-	.argtypes = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, InvalidOid, JSONBOID, JSONBOID},
+/* Without and with parts, then without and with an id */
+static Statement insert_reclaim[2][2] = {
+	{
+		INSERT_RECLAIM("", "", InvalidOid, InvalidOid),
+		INSERT_RECLAIM(", id", ", $7", INT8OID, InvalidOid),
+	},
+	{
+		INSERT_RECLAIM(", parts", ", $7", JSONBOID, InvalidOid),
+		INSERT_RECLAIM(", parts, id", ", $7, $8", JSONBOID, INT8OID),
+	},
 };
 
 /* The expression of upload_reclaim_due_idx: rows never claimed come first. */
@@ -128,17 +133,18 @@ queued_parts(Store *store, const Session *session, bool *is_null)
 static void
 insert_row(Store *store, const Session *session, Datum parts, bool has_parts)
 {
-	Datum		values[QUEUED_COLUMN_COUNT + 1];
-	bool		nulls[QUEUED_COLUMN_COUNT + 1];
-	int			nargs PG_USED_FOR_ASSERTS_ONLY = session_values(session, QUEUED_COLUMNS,
-																values, nulls);
+	Datum		values[QUEUED_COLUMN_COUNT + 2];
+	bool		nulls[QUEUED_COLUMN_COUNT + 2] = {false};
+	int64		id = new_row_id(TABLE_RECLAIM);
+	int			nargs = session_values(session, QUEUED_COLUMNS, values, nulls);
 
 	Assert(nargs == QUEUED_COLUMN_COUNT);
-	values[QUEUED_COLUMN_COUNT] = parts;
-	nulls[QUEUED_COLUMN_COUNT] = false;
+	if (has_parts)
+		values[nargs++] = parts;
+	if (id != 0)
+		values[nargs++] = Int64GetDatum(id);
 	store_use_sql(store);
-	statement_run(has_parts ? &insert_reclaim_with_parts : &insert_reclaim,
-				  values, nulls, false);
+	statement_run(&insert_reclaim[has_parts][id != 0], values, nulls, false);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),

@@ -68,7 +68,7 @@ static const struct
 	int			limit;			/* characters of a text; 0: any number */
 }			columns[] =
 {
-	[COLUMN_ID] = COLUMN(KIND_INT8, id, 0),
+	[COLUMN_ID] = COLUMN(KIND_INT8, id, COLUMN_DEFAULTED),
 	[COLUMN_UPLOAD_ID] = TEXT_COLUMN(upload_id, 128, COLUMN_INSERTED),
 	[COLUMN_OWNER] = TEXT_COLUMN(owner, 0, COLUMN_INSERTED | COLUMN_NULLABLE),
 	[COLUMN_BUCKET] = TEXT_COLUMN(bucket, 256, COLUMN_INSERTED | COLUMN_NULLABLE),

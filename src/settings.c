@@ -32,6 +32,7 @@ int			row_access_setting = ROW_ACCESS_AUTO;
 bool		sweep_setting = true;
 int			sweep_interval_setting = 60;
 int			sweep_batch_size_setting = 1000;
+int			node_setting = 0;
 int			notify_setting = NOTIFY_OFF;
 int			notify_interval_setting = 1000;
 double		max_upload_size_setting = -1;
@@ -201,6 +202,14 @@ define_settings(void)
 							 false,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("vali_blob.node",
+							"Sets which of several servers this is, so that they never give the same id.",
+							"New ids are multiples of 1024 plus this number; with 0 they are those of the sequences.",
+							&node_setting,
+							0, 0, NODE_COUNT - 1,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
 
 	DefineCustomEnumVariable("vali_blob.row_access",
 							 "Forces an access path to the rows of upload_session.",

@@ -24,6 +24,9 @@ typedef enum NotifyLevel
 	NOTIFY_PROGRESS
 } NotifyLevel;
 
+/* How many values node_setting has */
+#define NODE_COUNT 1024
+
 /* Durations are in seconds; -1 stands for "forever". */
 extern int	session_ttl_setting;
 extern int	retention_setting;
@@ -33,6 +36,7 @@ extern int	row_access_setting;
 extern bool sweep_setting;
 extern int	sweep_interval_setting;
 extern int	sweep_batch_size_setting;
+extern int	node_setting;
 extern int	notify_setting;
 extern int	notify_interval_setting;	/* in milliseconds */
 

@@ -188,6 +188,8 @@ store_insert(Store *store, Session *session)
 {
 	MemoryContext context = CurrentMemoryContext;
 
+	/* a former try may have left one */
+	session->id = new_row_id(TABLE_SESSION);
 	PG_TRY();
 	{
 		if (!direct_insert(store, session))

@@ -469,6 +469,7 @@ direct_insert(struct Store *store, Session *session)
 {
 	const TableInfo *info = usable_table(store);
 	TupleTableSlot *written;
+	ColumnSet	columns = inserted_columns(session);
 
 	if (info == NULL || !info->can_insert ||
 		!may_access(store->rel, TABLE_SESSION, ACL_SELECT | ACL_INSERT))
@@ -477,8 +478,8 @@ direct_insert(struct Store *store, Session *session)
 	written = empty_written_slot(store);
 	memset(written->tts_isnull, true,
 		   RelationGetDescr(store->rel)->natts * sizeof(bool));
-	fill_defaults(info, written);
-	if (!set_columns(info, session, inserted_columns(session), written))
+	fill_defaults(info, columns, written);
+	if (!set_columns(info, session, columns, written))
 		return false;
 	ExecStoreVirtualTuple(written);
 	written->tts_tableOid = RelationGetRelid(store->rel);

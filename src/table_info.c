@@ -516,15 +516,23 @@ collect_defaults(TableInfo *info, Relation rel)
 	return true;
 }
 
-/* Give a new row the defaults of the attributes that start_upload() does not set. */
+/*
+ * Give a new row the defaults of the attributes that start_upload() does not set; of
+ * those that it may set, they do no harm, unless a sequence would be advanced.
+ */
 void
-fill_defaults(const TableInfo *info, TupleTableSlot *slot)
+fill_defaults(const TableInfo *info, ColumnSet columns, TupleTableSlot *slot)
 {
+	int			given_id = (columns & COLUMN_BIT(COLUMN_ID)) != 0 ?
+		info->map[COLUMN_ID] : COLUMN_MISSING;
+
 	Assert(info->can_insert);
 	for (int i = 0; i < info->default_count; i++)
 	{
 		DefaultInfo *def = &info->defaults[i];
 
+		if (def->index == given_id)
+			continue;
 		if (def->expr.expr == NULL)
 			slot->tts_isnull[def->index] = true;
 		else

@@ -61,6 +61,7 @@ extern void init_text_key(ScanKey key, Relation index, const text *value);
 extern const TableInfo *table_info_get(Relation rel, ExtensionTable table);
 extern bool satisfies_constraints(const TableInfo *info, TupleTableSlot *slot,
 								  ColumnSet changed);
-extern void fill_defaults(const TableInfo *info, TupleTableSlot *slot);
+extern void fill_defaults(const TableInfo *info, ColumnSet columns,
+						  TupleTableSlot *slot);
 
 #endif							/* VALI_BLOB_TABLE_INFO_H */

@@ -339,7 +339,7 @@ SELECT is((s.boot_val || s.unit)::interval, value::interval, format('vali_blob.%
   FROM (VALUES ('session_ttl', '48 hours'), ('retention', '48 hours'), ('reclaim_retention', '30 days'),
 		('sweep_interval', '60 seconds'), ('notify_interval', '1 second')) AS x (name, value) LEFT JOIN pg_settings AS s ON s.name = 'vali_blob.' || x.name;
 SELECT is(s.boot_val, value, format('vali_blob.%s is %s', x.name, value))
-  FROM (VALUES ('require_owner', 'off'), ('sweep', 'on'), ('sweep_batch_size', '1000'), ('notify', 'off'),
+  FROM (VALUES ('require_owner', 'off'), ('sweep', 'on'), ('sweep_batch_size', '1000'), ('notify', 'off'), ('node', '0'),
 		('max_upload_size', '-1'), ('max_live_uploads', '-1'), ('max_live_bytes', '-1')) AS x (name, value)
   LEFT JOIN pg_settings AS s ON s.name = 'vali_blob.' || x.name;
 

@@ -43,6 +43,10 @@ SET LOCAL vali_blob.sweep_batch_size = 0;
 SET LOCAL vali_blob.sweep_batch_size = -1;
 SET LOCAL vali_blob.sweep_batch_size = 'all';
 SET LOCAL vali_blob.sweep_batch_size = 10;
+-- node
+SET LOCAL vali_blob.node = -1;
+SET LOCAL vali_blob.node = 1024;
+SET LOCAL vali_blob.node = 1023;
 -- the flags
 SET LOCAL vali_blob.require_owner = 'maybe';
 SET LOCAL vali_blob.require_owner = 'off';
@@ -62,5 +66,6 @@ SET LOCAL vali_blob.sweep = off;
 SET LOCAL vali_blob.sweep_interval = '1h';
 SET LOCAL vali_blob.sweep_batch_size = 1;
 SET LOCAL vali_blob.row_access = 'sql';
+SET LOCAL vali_blob.node = 1;
 RESET ROLE;
 ROLLBACK;
