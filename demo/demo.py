@@ -15,6 +15,7 @@ from psycopg2.extras import Json
 
 import client
 from client import CHUNK, call, connect
+from parts import fence_a_writer, send_parallel_parts
 from screen import Bar, BrokenPromise, megabytes, note, promise, scene, title
 from server import Server, wait_for
 
@@ -110,6 +111,8 @@ class Story:
         self.race()
         self.kill_the_server(writer)
         self.finish(writer)
+        send_parallel_parts(self, f"{self.destination}.parallel")
+        fence_a_writer(self)
         self.sweep()
 
     def session(self):
