@@ -44,7 +44,7 @@ sub normal
 	return $text;
 }
 
-foreach my $file ('README.md', 'doc/vali_blob.md')
+foreach my $file ('README.md', 'doc/vali_blob.md', 'doc/administration.md')
 {
 	my $dbname = $file =~ s/\W/_/gr;
 	my $text = slurp_file("$root/$file");
