@@ -62,6 +62,15 @@ $node->poll_query_until('updated', 'SELECT last_sweep IS NOT NULL AND last_error
   or die 'there was no sweep of 1.0';
 is(sqlstate_of($node, q{SELECT start_upload('x', any_order => true)}, 'updated'), '42883', 'what is new is not there');
 
+# --- an update that fails
+
+# What the view calls cannot be dropped.
+$node->safe_psql('updated', q{CREATE VIEW in_the_way AS SELECT * FROM advance_upload('u', 0, 1)});
+is(sqlstate_of($node, 'ALTER EXTENSION vali_blob UPDATE', 'updated'), '2BP01', 'an update may fail');
+is($node->safe_psql('updated', q{SELECT extversion FROM pg_extension WHERE extname = 'vali_blob'}), '1.0', '... then 1.0 is there');
+is($node->safe_psql('updated', join(';', @life)), $expected, '... and works');
+$node->safe_psql('updated', 'DROP VIEW in_the_way');
+
 # --- before the update
 
 # What a client has been granted, in several ways.
