@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(upload_node restart_after_kill send_chunks answer sqlstate_of sqlstates_of extension_functions
+our @EXPORT = qw(upload_node kill_server stat_of restart_after_kill send_chunks answer sqlstate_of sqlstates_of extension_functions
   upload_life reclaim_life statements answers);
 
 # Start a new cluster with the extension in its database "postgres".
@@ -21,7 +21,7 @@ sub upload_node
 
 	$node->init(
 		allows_streaming => $params{allows_streaming},
-		extra => [ '--encoding=UTF8', '--no-locale' ]);
+		extra => [ '--encoding=UTF8', '--no-locale', @{ $params{extra} // [] } ]);
 	$node->append_conf('postgresql.conf', "log_statement = none");
 	$node->append_conf('postgresql.conf', $params{conf}) if $params{conf};
 	$node->start;
@@ -151,6 +151,39 @@ sub reclaim_life
 # The statements of such a life, and all their answers.
 sub statements { return map { $_->[0] } @_; }
 sub answers { return join "\n", grep { defined } map { $_->[1] } @_; }
+
+# Kill the postmaster, together with its children or so that they find out for
+# themselves.  Returns the children.  It is stopped before they are counted: one
+# that it starts after that would live on, and might wait for ever for a lock that
+# a killed one held.
+sub kill_server
+{
+	my ($node, $with_backends) = @_;
+
+	kill 'STOP', $node->{_pid};
+	usleep(1000) until stat_of($node->{_pid}) =~ /\) T /;
+	my @backends = children_of($node->{_pid});
+	$node->kill9;
+	kill 'KILL', @backends if $with_backends;
+	return @backends;
+}
+
+sub children_of
+{
+	my ($parent) = @_;
+
+	return grep { (stat_of($_) // '') =~ /\) \S $parent / }
+	  map { m{^/proc/(\d+)$} } glob '/proc/[0-9]*';
+}
+
+# What the kernel says of a process, if it still is there.
+sub stat_of
+{
+	my ($pid) = @_;
+
+	open my $stat, '<', "/proc/$pid/stat" or return;
+	return scalar <$stat>;
+}
 
 # Start a node again that was killed.  A start fails as long as backends of the old
 # server are about.

@@ -19,7 +19,6 @@ use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 use UploadTest;
 
 my $uploaders = 16;
@@ -132,47 +131,11 @@ sub crash_after
 	{
 		my $is_acknowledgement = hear($report);
 		$heard += $is_acknowledgement;
-		kill_server($with_backends) if $is_acknowledgement && $heard == $count;
+		kill_server($node, $with_backends) if $is_acknowledgement && $heard == $count;
 	}
 	1 while waitpid(-1, 0) > 0;
 	die "all uploaders stopped after $heard acknowledgements" if $heard < $count;
 	return $heard;
-}
-
-# The postmaster is stopped before its children are counted: one that it starts
-# after that would live on, and might wait for ever for a lock that a killed
-# one held.
-sub kill_server
-{
-	my ($with_backends) = @_;
-	my @backends;
-
-	if ($with_backends)
-	{
-		kill 'STOP', $node->{_pid};
-		usleep(1000) until stat_of($node->{_pid}) =~ /\) T /;
-		@backends = children_of($node->{_pid});
-	}
-	$node->kill9;
-	kill 'KILL', @backends;
-	return;
-}
-
-sub children_of
-{
-	my ($parent) = @_;
-
-	return grep { (stat_of($_) // '') =~ /\) \S $parent / }
-	  map { m{^/proc/(\d+)$} } glob '/proc/[0-9]*';
-}
-
-# What the kernel says of a process, if it still is there.
-sub stat_of
-{
-	my ($pid) = @_;
-
-	open my $stat, '<', "/proc/$pid/stat" or return;
-	return scalar <$stat>;
 }
 
 my $resumed = 0;
