@@ -364,6 +364,32 @@ is( $node->safe_psql('plain', "SET search_path = trap, pg_catalog, public; \\i '
 	UPDATE $table SET \"BytesUploaded\" = 10, \"ProviderDataJson\" = NULL; UPDATE $table SET \"IsComplete\" = true; DELETE FROM $table; SHOW search_path"),
 	'trap, pg_catalog, public', 'look-alikes in the search_path are not called, and it stays');
 
+# --- sessions of other clients, and tables that others have changed
+
+$node->safe_psql('plain', q{
+	SELECT start_upload('p', upload_id => 'idle', ttl => '1 microsecond');
+	SELECT sweep_uploads();
+	SELECT start_upload('p', 100, upload_id => 'parts', any_order => true);
+	SELECT start_upload('p', 100, upload_id => 'sliding', ttl => '1 hour');
+	SELECT start_upload('p', 100, upload_id => 'leased');
+	SELECT acquire_upload_lease('leased', 'server')});
+is( $node->safe_psql('plain', qq{SELECT "UploadId", "TotalSize", "ExpiresAt" < now(), "IsAborted", "IsComplete" FROM $table ORDER BY 1}),
+	"idle|0|t|f|f\nleased|100|f|f|f\nparts|100|f|f|f\nsliding|100|f|f|f", 'sessions of other clients');
+is(sqlstate_of($node, qq{UPDATE $table SET "BytesUploaded" = 10 WHERE "UploadId" = '$_->[0]'}, 'plain'), $_->[1], "... $_->[0]: a chunk")
+  foreach [ idle => 'VB004' ], [ leased => 'VB008' ], [ parts => '0A000' ], [ sliding => '00000' ];
+is(sqlstate_of($node, qq{UPDATE $table SET "UploadId" = 'x' WHERE "UploadId" = 'sliding'}, 'plain'), '0A000', 'another id');
+is( $node->safe_psql('plain', qq{UPDATE $table SET "ExpiresAt" = '2030-01-01 UTC' WHERE "UploadId" = 'sliding';
+		UPDATE $table SET "BytesUploaded" = 20 WHERE "UploadId" = 'sliding';
+		SELECT "ExpiresAt" = '2030-01-01 UTC', "BytesUploaded" FROM $table WHERE "UploadId" = 'sliding'}),
+	't|20', 'a deadline that the library sets slides no more');
+$node->safe_psql('plain', q{
+	CREATE FUNCTION suppress() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+	CREATE TRIGGER suppress BEFORE UPDATE ON upload_session FOR EACH ROW EXECUTE FUNCTION suppress()});
+is(sqlstate_of($node, $_, 'plain'), '27000', 'a trigger that suppresses the write')
+  foreach qq{UPDATE $table SET "MetadataJson" = '{"a": "b"}' WHERE "UploadId" = 'sliding'},
+  "$insert VALUES ('x', 'p', 10, 0, NULL, now(), false, false)";
+$node->safe_psql('plain', 'DROP FUNCTION suppress CASCADE; SET client_min_messages = error');
+
 # --- two servers at once
 
 # Send a statement that may have to wait, and go on.
