@@ -12,7 +12,8 @@ PGFILEDESC = "vali_blob - session store for resumable uploads"
 PG_CPPFLAGS = -DVALI_BLOB_VERSION='"$(EXTVERSION)"'
 
 # The script of a released version never changes; a later version is an update of it.
-DATA = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/sql/*.sql))
+# contrib has scripts that are run by hand, in databases that need them.
+DATA = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/sql/*.sql $(srcdir)/contrib/*.sql))
 EXTRA_CLEAN = results regression.diffs regression.out \
 	output_iso tmp_check tmp_check_iso log bench/__pycache__ demo/__pycache__
 
