@@ -125,8 +125,9 @@ advance(FunctionCallInfo fcinfo, bool raises)
 		request.lease_epoch = PG_GETARG_INT64(10);
 	check_chunk(&request);
 
-	type = open_result_type(&chunk_result, catalog_get()->chunk_result_type);
 	store = store_open(RowShareLock);
+	/* the lock on the table keeps the type, too, from being dropped */
+	type = open_result_type(&chunk_result, catalog_get()->chunk_result_type);
 	outcome = change_session(store, session_advance, &request, wait, &locked);
 	/* that "final" is refused is no chunk_outcome, but an error of the call */
 	if (raises || outcome == OUTCOME_PARTIAL)
@@ -357,10 +358,10 @@ vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("advance_uploads()");
 	check_unknown_arguments(fcinfo, 8);
 	chunks = get_chunks(fcinfo, &count);
-	type = open_result_type(&chunk_result, catalog_get()->chunk_result_type);
 	InitMaterializedSRF(fcinfo, 0);
 
 	store = store_open(RowShareLock);
+	type = open_result_type(&chunk_result, catalog_get()->chunk_result_type);
 	advance_in_order(store, chunks, count, &type);
 	store_close(store);
 	close_result_type(&type);

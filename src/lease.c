@@ -92,9 +92,10 @@ build_lease(const LockedSession *locked, const Request *request,
 static Datum
 change_lease(FunctionCallInfo fcinfo, Rule rule, const Request *request)
 {
+	Store	   *store = store_open(RowShareLock);
+	/* the lock on the table keeps the type, too, from being dropped */
 	OpenResultType type = open_result_type(&upload_lease,
 										   catalog_get()->lease_type);
-	Store	   *store = store_open(RowShareLock);
 	LockedSession locked;
 	HeapTuple	result;
 

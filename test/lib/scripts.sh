@@ -44,6 +44,8 @@ scripts() {
 	check "Ctrl-C ends a download, and the run" is_interrupted download "update begin"
 	check "Ctrl-C lets dpkg end, and ends the run" \
 		is_interrupted install "update begin end begin end"
+	check "test/run refuses an option without its number" \
+		says 2 "test/run: --fuzz-seconds wants a whole number; *" test/run --fuzz-seconds fuzz
 	check "demo/run keeps all its promises" says 0 "*finish_reclaim: the queue is empty*" demo/run
 	check "test/run | head ends quietly, and leaves nothing" ends_quietly
 	check "so does what the demo writes" says 0 "    line 0" \
