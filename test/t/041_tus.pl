@@ -1,0 +1,419 @@
+# The tus server in examples/tus: two processes of it behind one address, which are killed
+# again and again while tus-js-client uploads; what it answers to every request; and how
+# storage is freed.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Digest::SHA;
+use HTTP::Tiny;
+use IO::Select;
+use IO::Socket::INET;
+use IPC::Open2;
+use List::Util qw(shuffle);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+use UploadTest;
+
+my $folder = "$PostgreSQL::Test::Utils::tmp_check/tus";
+my $library = "$FindBin::Bin/../lib";
+my $example = "$FindBin::Bin/../../examples/tus";
+
+# Node.js is to trust whom the system trusts.
+local $ENV{NODE_EXTRA_CA_CERTS} = '/etc/ssl/certs/ca-certificates.crt';
+system_or_bail('cp', '-r', $example, $folder);
+plan skip_all => 'npm cannot install @tus/server and tus-js-client'
+  if !run_log([ 'npm', 'ci', '--silent', '--no-audit', '--no-fund', '--omit=optional', '--prefix', $folder ]);
+
+my $seed = $ENV{RANDOM_SEED} || time;
+note "RANDOM_SEED=$seed";
+srand $seed;
+
+my $node = upload_node('main', conf => "vali_blob.sweep = off\nvali_blob.session_ttl = 1h");
+$node->safe_psql('postgres', q{CREATE ROLE upload_server LOGIN; SELECT grant_upload_access('upload_server')});
+
+# --- the servers
+
+my $storage = "$folder/storage";
+mkdir $storage or die "$storage: $!";
+my %children;    # what runs, by process id
+my @servers = map { { port => PostgreSQL::Test::Cluster::get_free_port() } } 1 .. 2;
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+
+# However the test ends, they end with it.
+END
+{
+	my $status = $?;
+	kill 'KILL', keys %children;
+	$? = $status;
+}
+
+# Start a program, with its output in a log.  Returns its process id.
+sub start_program
+{
+	my ($name, $environment, @command) = @_;
+	my $pid = fork // die "fork: $!";
+
+	if ($pid == 0)
+	{
+		%ENV = (%ENV, %$environment);
+		open STDOUT, '>>', "$folder/$name.log" or die $!;
+		open STDERR, '>&', \*STDOUT or die $!;
+		exec @command or die "$command[0]: $!";
+	}
+	$children{$pid} = $name;
+	return $pid;
+}
+
+# Wait until something is true.
+sub wait_until
+{
+	my ($what, $condition) = @_;
+
+	foreach (1 .. 20 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if $condition->();
+		usleep(50_000);
+	}
+	die "$what: not within $PostgreSQL::Test::Utils::timeout_default s";
+}
+
+sub wait_for_port
+{
+	my ($port) = @_;
+
+	wait_until("port $port", sub { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") });
+	return;
+}
+
+sub start_server
+{
+	my ($server) = @_;
+
+	$server->{pid} = start_program("server_$server->{port}", {
+			PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres', PGUSER => 'upload_server',
+			STORAGE => $storage, PORT => $server->{port}, MAX_SIZE => 20_000_000, PIECE_SIZE => 100_000,
+			LEASE => '1 s', LEASE_RENEWAL_MS => 100, KEEP_PARTIAL => '3 s', RECLAIM_MS => 200 },
+		'node', "$folder/server.js");
+	return;
+}
+
+# Kill a server, as a power failure would, and start it again.
+sub kill_server
+{
+	my ($server) = @_;
+
+	kill 'KILL', $server->{pid};
+	waitpid $server->{pid}, 0;
+	delete $children{ $server->{pid} };
+	start_server($server);
+	wait_for_port($server->{port});
+	return;
+}
+
+start_server($_) foreach @servers;
+start_program('balancer', {}, 'node', "$library/tus_balancer.js", $port, map { $_->{port} } @servers);
+wait_for_port($_) foreach $port, map { $_->{port} } @servers;
+
+# --- uploads
+
+my $endpoint = "http://127.0.0.1:$port/files";
+
+sub make_file
+{
+	my ($name, $size) = @_;
+
+	open my $file, '>:raw', "$folder/$name" or die "$folder/$name: $!";
+	print $file map { pack 'L', int rand 2**32 } 1 .. ($size + 3) / 4;
+	truncate $file, $size or die $!;
+	close $file or die $!;
+	return "$folder/$name";
+}
+
+sub digest { return Digest::SHA->new(256)->addfile($_[0], 'b')->hexdigest; }
+sub stored { return "$storage/" . ($_[0] =~ s{.*/}{}r) . '/file'; }
+
+# Upload files with tus-js-client, and kill servers meanwhile.  Returns their URLs.
+sub upload
+{
+	my ($kills, @uploads) = @_;
+	my $total = 0;
+	my %urls;
+	my $text = '';
+
+	$total += -s $_->{file} foreach @uploads;
+	my @places = sort { $a <=> $b } map { rand 0.9 * $total } 1 .. $kills;
+	my $list = '[' . join(', ', map { qq({"file": "$_->{file}", "options": $_->{options}}) } @uploads) . ']';
+	local $ENV{NODE_PATH} = "$folder/node_modules";
+	my $pid = open2(my $out, my $in, 'node', "$library/tus_upload.js", $list);
+	$children{$pid} = 'client';
+	while (IO::Select->new($out)->can_read($PostgreSQL::Test::Utils::timeout_default))
+	{
+		last if !sysread $out, $text, 65536, length $text;
+		while ($text =~ s/^(.*)\n//)
+		{
+			my ($word, $what, $url) = split / /, $1, 3;
+
+			if ($word eq 'sent' && @places && $what >= $places[0])
+			{
+				shift @places;
+				kill_server($servers[ rand @servers ]);
+			}
+			push @{ $urls{$what} }, $url if $word eq 'done';
+			diag "$what: $url" if $word eq 'failed';
+		}
+	}
+	kill 'KILL', $pid;
+	waitpid $pid, 0;
+	delete $children{$pid};
+	is(@places, 0, "servers were killed $kills times meanwhile");
+	return \%urls;
+}
+
+my @kinds = (
+	[ 'one request', '' ],
+	[ 'chunks', '"chunkSize": 400000' ],
+	[ 'data with the creation', '"uploadDataDuringCreation": true, "chunkSize": 500000' ],
+	[ 'a deferred length', '"uploadLengthDeferred": true, "chunkSize": 300000' ],
+	[ 'parallel uploads', '"parallelUploads": 3' ],
+	[ 'parallel uploads in chunks', '"parallelUploads": 4, "chunkSize": 300000' ]);
+my @uploads;
+foreach my $n (0 .. $#kinds)
+{
+	my $file = make_file("file$n", 2_000_000 + int rand 500_000);
+	my $options = join ', ', qq("endpoint": "$endpoint", "metadata": {"filename": "f $n"}), grep { $_ } $kinds[$n][1];
+	push @uploads, { file => $file, options => "{$options}" };
+}
+my $urls = upload(6, @uploads);
+foreach my $n (0 .. $#kinds)
+{
+	my ($url) = @{ $urls->{ $uploads[$n]{file} } // [''] };
+
+	is($url && digest(stored($url)), digest($uploads[$n]{file}), "$kinds[$n][0]: the file in the storage is what was sent");
+}
+
+my @partial = split /\n/, $node->safe_psql('postgres', q{
+	SELECT jsonb_array_elements_text(concatenated_from) FROM upload_session WHERE concatenated_from IS NOT NULL});
+is($node->safe_psql('postgres', q{SELECT count(*), sum(jsonb_array_length(concatenated_from)) FROM upload_session WHERE concatenated_from IS NOT NULL}),
+	'2|7', 'parallel uploads were concatenated');
+wait_until('the partial uploads are freed', sub { !grep { -e "$storage/$_" } @partial });
+pass('the partial uploads are freed');
+
+# --- requests
+
+my $http = HTTP::Tiny->new;
+my @statuses;
+
+# Send a request.  Returns its answer.
+sub request
+{
+	my ($method, $url, $headers, $content) = @_;
+	my %headers = ('Tus-Resumable' => '1.0.0', %$headers);
+
+	$headers{'Content-Type'} //= 'application/offset+octet-stream' if $method eq 'PATCH';
+	delete @headers{ grep { !defined $headers{$_} } keys %headers };
+	my $answer = $http->request($method, $url =~ /^http:/ ? $url : "http://127.0.0.1:$port$url", { headers => \%headers, content => $content });
+	push @statuses, $answer->{status};
+	return $answer;
+}
+
+sub create_upload
+{
+	my ($headers) = @_;
+	my $answer = request('POST', '/files', $headers);
+
+	die "no upload: $answer->{status} $answer->{content}" if $answer->{status} != 201;
+	return $answer->{headers}{location};
+}
+
+my $upload = create_upload({ 'Upload-Length' => 1000, 'Upload-Metadata' => 'filename Y2F0,private' });
+my $partial = create_upload({ 'Upload-Length' => 1000, 'Upload-Concat' => 'partial' });
+my $deferred = create_upload({ 'Upload-Defer-Length' => 1 });
+my $expired = create_upload({ 'Upload-Length' => 1000 });
+my $id = $expired =~ s{.*/}{}r;
+$node->safe_psql('postgres', qq{UPDATE upload_session SET expires_at = '-infinity' WHERE upload_id = '$id'});
+
+foreach (
+	[ 'no Tus-Resumable', 412, POST => '/files', { 'Tus-Resumable' => undef, 'Upload-Length' => 1 } ],
+	[ 'another version of tus', 412, POST => '/files', { 'Tus-Resumable' => '0.2.2', 'Upload-Length' => 1 } ],
+	[ 'no length', 400, POST => '/files', {} ],
+	[ 'two lengths', 400, POST => '/files', { 'Upload-Length' => 1, 'Upload-Defer-Length' => 1 } ],
+	[ 'a length that is no number', 400, POST => '/files', { 'Upload-Length' => 'long' } ],
+	[ 'a negative length', 400, POST => '/files', { 'Upload-Length' => -1 } ],
+	[ 'an empty length', 400, POST => '/files', { 'Upload-Length' => '' } ],
+	[ 'a length beyond bigint', 413, POST => '/files', { 'Upload-Length' => '100000000000000000000' } ],
+	[ 'more than an upload may hold', 413, POST => '/files', { 'Upload-Length' => 20_000_001 } ],
+	[ 'a wrong deferral', 400, POST => '/files', { 'Upload-Defer-Length' => 2 } ],
+	[ 'metadata that are not base64', 400, POST => '/files', { 'Upload-Length' => 1, 'Upload-Metadata' => 'name ?' } ],
+	[ 'metadata with a null character', 400, POST => '/files', { 'Upload-Length' => 1, 'Upload-Metadata' => 'name AAAA' } ],
+	[ 'an unknown kind of upload', 400, POST => '/files', { 'Upload-Length' => 1, 'Upload-Concat' => 'half' } ],
+	[ 'a final upload of nothing', 400, POST => '/files', { 'Upload-Concat' => 'final;' } ],
+	[ 'a final upload with a length', 400, POST => '/files', { 'Upload-Concat' => "final;$partial", 'Upload-Length' => 1 } ],
+	[ 'a final upload of what is not partial', 400, POST => '/files', { 'Upload-Concat' => "final;$upload" } ],
+	[ 'a final upload of one twice', 400, POST => '/files', { 'Upload-Concat' => "final;$partial $partial" } ],
+	[ 'a final upload of one that is not ready', 409, POST => '/files', { 'Upload-Concat' => "final;$partial" } ],
+	[ 'a final upload of an unknown one', 404, POST => '/files', { 'Upload-Concat' => 'final;/files/unknown' } ],
+	[ 'a final upload of a broken address', 400, POST => '/files', { 'Upload-Concat' => 'final;/files/%E0%A4%A' } ],
+	[ 'a final upload of a null character', 400, POST => '/files', { 'Upload-Concat' => 'final;/files/%00' } ],
+	[ 'no offset', 403, PATCH => $upload, {}, 'a' ],
+	[ 'an offset that is no number', 400, PATCH => $upload, { 'Upload-Offset' => 'x' }, 'a' ],
+	[ 'a negative offset', 400, PATCH => $upload, { 'Upload-Offset' => -1 }, 'a' ],
+	[ 'another type', 400, PATCH => $upload, { 'Upload-Offset' => 0, 'Content-Type' => 'text/plain' }, 'a' ],
+	[ 'a chunk', 204, PATCH => $upload, { 'Upload-Offset' => 0 }, 'a' x 400 ],
+	[ 'the same one again', 409, PATCH => $upload, { 'Upload-Offset' => 0 }, 'a' x 400 ],
+	[ 'a gap', 409, PATCH => $upload, { 'Upload-Offset' => 500 }, 'a' ],
+	[ 'an offset beyond bigint', 409, PATCH => $upload, { 'Upload-Offset' => '100000000000000000000' }, 'a' ],
+	[ 'a chunk beyond the end', 413, PATCH => $upload, { 'Upload-Offset' => 400 }, 'a' x 601 ],
+	[ 'a second length', 400, PATCH => $upload, { 'Upload-Offset' => 400, 'Upload-Length' => 900 }, 'a' ],
+	[ 'the same length', 204, PATCH => $upload, { 'Upload-Offset' => 400, 'Upload-Length' => 1000 }, '' ],
+	[ 'an empty chunk', 204, PATCH => $upload, { 'Upload-Offset' => 400 }, '' ],
+	[ 'a length that no upload may have', 413, PATCH => $deferred, { 'Upload-Offset' => 0, 'Upload-Length' => 20_000_001 }, 'a' ],
+	[ 'an unknown upload', 404, PATCH => '/files/unknown', { 'Upload-Offset' => 0 }, 'a' ],
+	[ 'an unknown upload', 404, HEAD => '/files/unknown', {} ],
+	[ 'an unknown upload', 404, DELETE => '/files/unknown', {} ],
+	[ 'an unknown upload', 404, GET => '/files/unknown', {} ],
+	[ 'no upload', 404, PATCH => '/files', { 'Upload-Offset' => 0 }, 'a' ],
+	[ 'a broken address', 400, HEAD => '/files/%E0%A4%A', {} ],
+	[ 'a null character', 400, HEAD => '/files/%00', {} ],
+	[ 'a path upwards', 404, HEAD => '/files/..%2f..%2fetc%2fpasswd', {} ],
+	[ 'a long address', 404, HEAD => '/files/' . 'a' x 4000, {} ],
+	[ 'an unknown method', 404, PUT => $upload, {}, 'a' ],
+	[ 'an unfinished file', 404, GET => $upload, {} ],
+	[ 'an expired upload', 410, HEAD => $expired, {} ],
+	[ 'an expired upload', 410, PATCH => $expired, { 'Upload-Offset' => 0 }, 'a' ],
+	[ 'the rest', 204, PATCH => $upload, { 'Upload-Offset' => 400 }, 'b' x 600 ],
+	[ 'the rest again', 409, PATCH => $upload, { 'Upload-Offset' => 400 }, 'b' x 600 ],
+	[ 'more than that', 413, PATCH => $upload, { 'Upload-Offset' => 1000 }, 'b' ])
+{
+	my ($name, $status, @request) = @$_;
+	my $answer = request(@request);
+
+	is($answer->{status}, $status, "$request[0], $name: $status") or diag $answer->{content};
+}
+
+my $answer = request('OPTIONS', '/files', {});
+like($answer->{headers}{'tus-extension'}, qr/creation.*termination.*concatenation/, 'the extensions');
+is($answer->{headers}{'tus-max-size'}, '20000000', 'the largest upload');
+$answer = request('HEAD', $upload, {});
+is_deeply([ @{ $answer->{headers} }{ 'upload-offset', 'upload-length', 'upload-metadata', 'upload-expires' } ],
+	[ '1000', '1000', 'private,filename Y2F0', undef ], 'an upload that is complete');
+is(request('GET', $upload, {})->{content}, 'a' x 400 . 'b' x 600, 'its file');
+$answer = request('PATCH', $partial, { 'Upload-Offset' => 0 }, 'c' x 1000);
+like($answer->{headers}{'upload-expires'}, qr/GMT$/, 'an upload expires');
+is(request('HEAD', $partial, {})->{headers}{'upload-concat'}, 'partial', 'a partial upload');
+request('PATCH', $deferred, { 'Upload-Offset' => 0 }, 'd' x 10);
+is(request('HEAD', $deferred, {})->{headers}{'upload-defer-length'}, '1', 'an upload whose length is deferred');
+request('PATCH', $deferred, { 'Upload-Offset' => 10, 'Upload-Length' => 10 }, '');
+is(request('GET', $deferred, {})->{content}, 'd' x 10, '... is complete when its length is declared');
+is(request('GET', create_upload({ 'Upload-Length' => 0 }), {})->{content}, '', 'an empty upload is complete at once');
+
+# A final upload, and once more, as of a client that has lost the answer
+my @final = map { request('POST', '/files', { 'Upload-Concat' => "final;$partial", 'Upload-Metadata' => 'name Y2F0' }) } 1, 2;
+is($final[1]{headers}{location}, $final[0]{headers}{location}, 'a final upload is the same one for the same list');
+my $final = $final[0]{headers}{location};
+is_deeply([ @{ request('HEAD', $final, {})->{headers} }{ 'upload-concat', 'upload-length', 'upload-metadata' } ],
+	[ "final;$partial", '1000', 'name Y2F0' ], 'a final upload');
+is(request('PATCH', $final, { 'Upload-Offset' => 1000 }, '')->{status}, 403, '... takes no chunk');
+
+# --- one at a time
+
+# Begin a chunk at one of the servers, and send half of it.
+sub begin_chunk
+{
+	my ($server, $url, $offset, $length, $content) = @_;
+	my $socket = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$server->{port}") or die $!;
+
+	print $socket join "\r\n", "PATCH $url HTTP/1.1", 'Host: localhost', 'Tus-Resumable: 1.0.0', "Upload-Offset: $offset",
+	  'Content-Type: application/offset+octet-stream', "Content-Length: $length", '', $content;
+	$socket->flush;
+	return $socket;
+}
+
+# Wait until somebody has the lease of an upload.
+sub wait_for_lease
+{
+	my ($url) = @_;
+	my $id = $url =~ s{.*/}{}r;
+
+	wait_until('a lease', sub { $node->safe_psql('postgres', qq{SELECT lease_holder IS NOT NULL FROM upload_session WHERE upload_id = '$id'}) eq 't' });
+	return;
+}
+
+my @urls = map { "http://127.0.0.1:$_->{port}" } @servers;
+$upload = create_upload({ 'Upload-Length' => 100_000 });
+my $socket = begin_chunk($servers[0], $upload, 0, 100_000, 'a' x 40_000);
+wait_for_lease($upload);
+is(request('HEAD', "$urls[1]$upload", {})->{headers}{'upload-offset'}, 40_000, 'a hanging request is stopped, and what it has sent counts');
+close $socket;
+
+# A server is stopped for longer than its lease lasts.  What it writes then is fenced.
+$upload = create_upload({ 'Upload-Length' => 100_000 });
+$socket = begin_chunk($servers[0], $upload, 0, 100_000, 'a' x 40_000);
+wait_for_lease($upload);
+kill 'STOP', $servers[0]{pid};
+wait_until('the lease', sub { request('HEAD', "$urls[1]$upload", {})->{status} == 200 });
+is(request('PATCH', "$urls[1]$upload", { 'Upload-Offset' => 0 }, 'b' x 50_000)->{status}, 204, 'another server goes on when a lease has run out');
+kill 'CONT', $servers[0]{pid};
+print $socket 'a' x 60_000;
+like(<$socket>, qr/ 423 /, 'what the first one writes is refused');
+is(request('PATCH', $upload, { 'Upload-Offset' => 50_000 }, 'b' x 50_000)->{status}, 204, 'the other one ends the upload');
+ok(request('GET', $upload, {})->{content} eq 'b' x 100_000, '... and its bytes are the file');
+
+$upload = create_upload({ 'Upload-Length' => 1000 });
+$id = $upload =~ s{.*/}{}r;
+$node->safe_psql('postgres', qq{SELECT held FROM acquire_upload_lease('$id', 'somebody', '1 hour')});
+is(request('PATCH', $upload, { 'Upload-Offset' => 0 }, 'a')->{status}, 423, 'an upload that somebody does not let go is locked');
+
+# Two clients send different files to one upload.
+my @files = map { make_file("rival$_", 3_000_000) } 1, 2;
+$upload = create_upload({ 'Upload-Length' => 3_000_000 });
+$urls = upload(0, map { { file => $_, options => qq({"uploadUrl": "http://127.0.0.1:$port$upload", "chunkSize": 300000}) } } @files);
+is(keys %$urls, 2, 'two clients have ended one upload');
+my @contents = map { slurp_file($_) } @files, stored($upload);
+$id = $upload =~ s{.*/}{}r;
+my $wrong = 0;
+foreach (split /\n/, $node->safe_psql('postgres', qq{SELECT chunk_offset, chunk_length FROM list_parts('$id')}))
+{
+	my @pieces = map { substr $_, (split /\|/)[0], (split /\|/)[1] } @contents;
+	$wrong++ if $pieces[2] ne $pieces[0] && $pieces[2] ne $pieces[1];
+}
+is($wrong, 0, 'each piece is from one of them');
+
+# --- storage is freed
+
+sub is_freed
+{
+	my ($url, $name) = @_;
+	my $id = $url =~ s{.*/}{}r;
+
+	wait_until($name, sub { !-e "$storage/$id" });
+	pass($name);
+	return;
+}
+
+$upload = create_upload({ 'Upload-Length' => 1000 });
+request('PATCH', $upload, { 'Upload-Offset' => 0 }, 'a' x 500);
+is(request('DELETE', $upload, {})->{status}, 204, 'an upload is deleted');
+is(request('HEAD', $upload, {})->{status}, 404, '... and gone');
+is_freed($upload, '... and its storage is freed');
+is(request('DELETE', $final, {})->{status}, 204, 'a complete upload is deleted');
+is_freed($final, '... and its storage is freed');
+is_freed($partial, 'as is that of the partial upload');
+ok(-e "$storage/" . ($expired =~ s{.*/}{}r), 'an expired upload');
+$node->safe_psql('postgres', 'SELECT sweep_uploads()');
+is_freed($expired, '... is freed when it is swept');
+wait_until('the queue', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM upload_reclaim') eq '0' });
+
+is_deeply([ grep { $_ >= 500 } @statuses ], [], 'no request was a failure of the server');
+$node->stop;
+is(request('HEAD', $deferred, {})->{status}, 503, 'without the database');
+$node->start;
+is(request('HEAD', $deferred, {})->{status}, 200, '... and when it is back');
+
+$node->stop;
+done_testing();
