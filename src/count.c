@@ -28,7 +28,6 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -36,10 +35,10 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -279,6 +278,9 @@ concatenate_lists(List *lists)
 	int			count = 0;
 	int			done = 0;
 	Datum	   *ids;
+	int16		length_of_id;
+	bool		by_value;
+	char		align;
 	ListCell   *cell;
 
 	foreach(cell, lists)
@@ -293,8 +295,8 @@ concatenate_lists(List *lists)
 		for (int i = 0; i < length; i++)
 			ids[done++] = Int64GetDatum(((int64 *) ARR_DATA_PTR(list))[i]);
 	}
-	return construct_array(ids, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-						   TYPALIGN_DOUBLE);
+	get_typlenbyvalalign(INT8OID, &length_of_id, &by_value, &align);
+	return construct_array(ids, count, INT8OID, length_of_id, by_value, align);
 }
 
 /* Count all sessions, and list the live ones. */
@@ -406,7 +408,7 @@ begin_count(Relation sessions, const Kept *old)
 	new->context = context;
 	new->relid = RelationGetRelid(sessions);
 	new->relfilenode = sessions->rd_rel->relfilenode;
-	if (new->settled.is_pending)
+	if (old != NULL && old->settled.is_pending)
 	{
 		int			count = 1;
 
