@@ -7,7 +7,7 @@ DISTVERSION = $(shell sed -n '/"version"/ { s/.*: "\(.*\)".*/\1/p; q }' $(srcdir
 
 MODULE_big = vali_blob
 OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c)))
-DOCS = doc/vali_blob.md doc/administration.md
+DOCS = doc/vali_blob.md doc/administration.md $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/monitoring/*))
 PGFILEDESC = "vali_blob - session store for resumable uploads"
 PG_CPPFLAGS = -DVALI_BLOB_VERSION='"$(EXTVERSION)"'
 

@@ -108,15 +108,16 @@ class Benchmark:
 
     # --- sessions and chunks -------------------------------------------------
 
-    def create(self, sessions, stale=0):
-        """Makes a database with sessions, and some whose deadline is over."""
+    def create(self, sessions, stale=0, live_every=1):
+        """Makes a database with sessions, of which one in so many is live, and
+        some whose deadline is over."""
         database, count = sessions.database, sessions.count
         progress(f"Making {count + stale:,} sessions in the database {database}")
         self.postgres.sql("postgres", f"CREATE DATABASE {database}")
         self.postgres.script(database, "sessions.sql")
         self.postgres.sql(
             database,
-            f"SELECT make_sessions(1, {count}, now() + '51 hours')",
+            f"SELECT make_sessions(1, {count}, now() + '51 hours', {live_every})",
             f"SELECT make_sessions({count + 1}, {count + stale}, now() - interval '1 hour')",
             "VACUUM ANALYZE")
 
@@ -461,7 +462,6 @@ class Benchmark:
                 "vali_blob.list_uploads(path_prefix => 'videos/2025/user-17/')",
             f"newest 100 of {sessions.count:,} below a path":
                 "vali_blob.list_uploads(path_prefix => 'videos/')",
-            "`upload_stats`": "vali_blob.upload_stats",
         }
         self.postgres.script(sessions.database, "milliseconds.sql")
         return {"sessions": sessions.count,
@@ -469,6 +469,18 @@ class Benchmark:
                               sessions.database,
                               f"SELECT milliseconds($$SELECT * FROM {query}$$, {self.options.rounds})"))
                           for what, query in queries.items()}}
+
+    def statistics(self, count, live):
+        """What it costs one session to ask for upload_stats, the first time and
+        then again, while some sessions are live and all others have ended."""
+        sessions = Sessions(f"statistics_{count}", count)
+        self.create(sessions, live_every=count // live)
+        self.postgres.script(sessions.database, "upload_stats.sql")
+        progress(f"upload_stats of {count:,} sessions")
+        first, *again = json.loads(self.postgres.sql(
+            sessions.database, f"SELECT ask_stats({self.options.rounds + 1})"))
+        self.postgres.sql("postgres", f"DROP DATABASE {sessions.database}")
+        return {"sessions": count, "live": live, "first": first, "again": again}
 
     def big_arguments(self, sessions, megabytes, lengths):
         """What a call with a big argument takes: time and memory of a backend."""
@@ -561,6 +573,7 @@ class Benchmark:
                   for count in [10_000, 100_000 if quick else 1_000_000] + ([10_000_000] if long else [])]
         results["sizes"] = self.sizes(tables)
         results["listings"] = self.listings(tables[1])
+        results["statistics"] = [self.statistics(sessions.count, sessions.count // 100) for sessions in tables[1:]]
         results["big_arguments"] = self.big_arguments(
             tables[1], [1, 10 if quick else 100],
             [1_000, 10_000, 100_000] if quick else [10_000, 100_000, 1_000_000])

@@ -343,6 +343,14 @@ def print_listings(listings):
           *([what, spread(times, ".2f")] for what, times in listings["times"].items()))
 
 
+def print_statistics(statistics):
+    print("### Asking for `upload_stats`\n")
+    table(["one session", "live", "ms, first time", "pages", "ms, again", "pages"],
+          *([f"{of['sessions']:,} sessions", f"{of['live']:,}", f"{of['first'][0]:,.0f}", f"{of['first'][1]:,}",
+             spread([ms for ms, _ in of["again"]], ".1f"), f"{median(pages for _, pages in of['again']):,.0f}"]
+            for of in statistics))
+
+
 def print_big_arguments(calls):
     print("### Big arguments\n")
     rows = []
@@ -402,6 +410,7 @@ def print_report(results):
     print_sweep(results["sweep"])
     print_sizes(results["sizes"])
     print_listings(results["listings"])
+    print_statistics(results["statistics"])
     print_big_arguments(results["big_arguments"])
     print_memory(results["memory"])
 

@@ -441,4 +441,40 @@ SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
     'get_upload(text, text)'::pg_catalog.regprocedure::pg_catalog.oid,
     'upload_usage(text)'::pg_catalog.regprocedure::pg_catalog.oid);
 
+--
+-- Statistics
+--
+
+ALTER FUNCTION read_upload_stats() RENAME TO read_upload_stats_1_0;
+CREATE FUNCTION read_upload_stats(
+    OUT status upload_status,
+    OUT sessions bigint,
+    OUT bytes bigint,
+    OUT bytes_in_flight bigint,
+    OUT oldest_deadline timestamptz,
+    OUT reclaim_backlog bigint,
+    OUT oldest_reclaim timestamptz,
+    OUT most_attempts integer,
+    OUT estimated boolean,
+    OUT counted_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'vali_blob_read_upload_stats'
+LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 5;
+COMMENT ON FUNCTION read_upload_stats() IS
+'the rows of the view upload_stats';
+REVOKE ALL ON FUNCTION read_upload_stats() FROM PUBLIC;
+SELECT copy_privileges('pg_catalog.pg_proc'::pg_catalog.regclass,
+    'read_upload_stats_1_0()'::pg_catalog.regprocedure::pg_catalog.oid,
+    'read_upload_stats()'::pg_catalog.regprocedure::pg_catalog.oid);
+
+CREATE OR REPLACE VIEW upload_stats AS
+SELECT s.status, s.sessions, s.bytes, s.bytes_in_flight, s.oldest_deadline, s.reclaim_backlog,
+    s.oldest_reclaim, s.most_attempts, s.estimated, s.counted_at
+FROM read_upload_stats() AS s;
+COMMENT ON COLUMN upload_stats.oldest_reclaim IS 'when the oldest of these rows was enqueued';
+COMMENT ON COLUMN upload_stats.most_attempts IS 'how often freeing one of them has failed at most';
+COMMENT ON COLUMN upload_stats.estimated IS 'sessions, bytes and oldest_deadline are of an earlier count';
+COMMENT ON COLUMN upload_stats.counted_at IS 'when the sessions were counted';
+DROP FUNCTION read_upload_stats_1_0();
+
 DROP FUNCTION copy_privileges(pg_catalog.regclass, oid, oid);

@@ -21,30 +21,29 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "arguments.h"
 #include "catalog.h"
+#include "count.h"
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(vali_blob_read_upload_stats);
 
-#define STATS_COLUMNS 6
+#define STATS_COLUMNS 10
 
-static Statement read_stats = {
-	.text = "SELECT l.status, COALESCE(s.sessions, 0), COALESCE(s.bytes, 0), "
-	"CASE WHEN l.is_live THEN COALESCE(s.bytes, 0) ELSE 0 END, "
-	"CASE WHEN l.is_live THEN s.first_expires_at END, "
-	"COALESCE(r.backlog, 0) "
-	"FROM (SELECT status, status OPERATOR(pg_catalog.=) 'pending' "
-	"OR status OPERATOR(pg_catalog.=) 'in_progress' AS is_live "
-	"FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::@.upload_status)) AS status) AS l "
-	"LEFT JOIN (SELECT status, pg_catalog.count(*) AS sessions, "
-	"pg_catalog.sum(uploaded_bytes)::pg_catalog.int8 AS bytes, "
-	"pg_catalog.min(expires_at) AS first_expires_at "
-	"FROM @.upload_session GROUP BY status) AS s "
-	"ON s.status OPERATOR(pg_catalog.=) l.status "
-	"LEFT JOIN (SELECT reason, pg_catalog.count(*) AS backlog "
+/* Those of 1.0, which cannot say that a figure is of before */
+#define STATS_COLUMNS_1_0 6
+
+/* Every status, and the rows of the reclaim queue whose session has ended so */
+static Statement read_statuses = {
+	.text = "SELECT l.status, l.status OPERATOR(pg_catalog.=) 'pending' "
+	"OR l.status OPERATOR(pg_catalog.=) 'in_progress', "
+	"COALESCE(r.backlog, 0), r.oldest, r.attempts "
+	"FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::@.upload_status)) AS l (status) "
+	"LEFT JOIN (SELECT reason, pg_catalog.count(*) AS backlog, "
+	"pg_catalog.min(enqueued_at) AS oldest, pg_catalog.max(attempts) AS attempts "
 	"FROM @.upload_reclaim GROUP BY reason) AS r "
 	"ON r.reason OPERATOR(pg_catalog.=) l.status "
 	"ORDER BY l.status",
@@ -52,14 +51,60 @@ static Statement read_stats = {
 	.many_rows = true,
 };
 
+/* Find what was counted of a status; NULL: there is none. */
+static const StatusCount *
+find_count(const List *counts, Datum status)
+{
+	ListCell   *cell;
+
+	foreach(cell, counts)
+	{
+		const StatusCount *count = lfirst(cell);
+
+		if (DatumGetObjectId(count->status) == DatumGetObjectId(status))
+			return count;
+	}
+	return NULL;
+}
+
+/* Make a row of the view, of a row of read_statuses and what was counted. */
+static void
+fill_row(HeapTuple tuple, TupleDesc desc, const SessionCount *counts,
+		 Datum *values, bool *nulls)
+{
+	Datum		status = SPI_getbinval(tuple, desc, 1, &nulls[0]);
+	bool		is_null;
+	bool		is_live = DatumGetBool(SPI_getbinval(tuple, desc, 2, &is_null));
+	const StatusCount *count = find_count(is_live ? counts->live : counts->ended,
+										  status);
+	bool		has_deadline = is_live && count != NULL && count->has_deadline;
+	bool		is_exact = is_live ? counts->is_live_exact : counts->is_ended_exact;
+
+	memset(nulls, false, STATS_COLUMNS * sizeof(bool));
+	values[0] = status;
+	values[1] = Int64GetDatum(count == NULL ? 0 : count->sessions);
+	values[2] = Int64GetDatum(count == NULL ? 0 : count->bytes);
+	values[3] = is_live ? values[2] : Int64GetDatum(0);
+	nulls[4] = !has_deadline;
+	values[4] = has_deadline ? TimestampTzGetDatum(count->first_expires_at) : (Datum) 0;
+	values[5] = SPI_getbinval(tuple, desc, 3, &nulls[5]);
+	values[6] = SPI_getbinval(tuple, desc, 4, &nulls[6]);
+	values[7] = SPI_getbinval(tuple, desc, 5, &nulls[7]);
+	values[8] = BoolGetDatum(!is_exact);
+	values[9] = TimestampTzGetDatum(is_live ? counts->live_at : counts->ended_at);
+}
+
 /* Read the statistics into the result. */
 static void
-put_stats(ReturnSetInfo *rsinfo)
+put_stats(Relation sessions, ReturnSetInfo *rsinfo)
 {
+	int			natts = rsinfo->setDesc->natts;
+	SessionCount counts;
 	SPITupleTable *table;
 
 	spi_open();
-	statement_run(&read_stats, NULL, NULL, true);
+	count_sessions(sessions, natts <= STATS_COLUMNS_1_0, &counts);
+	statement_run(&read_statuses, NULL, NULL, true);
 	table = SPI_tuptable;
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
@@ -67,10 +112,8 @@ put_stats(ReturnSetInfo *rsinfo)
 		bool		nulls[MaxTupleAttributeNumber];
 
 		/* also columns that a later version has appended */
-		memset(nulls, true, rsinfo->setDesc->natts * sizeof(bool));
-		for (int i = 0; i < STATS_COLUMNS; i++)
-			values[i] = SPI_getbinval(table->vals[row], table->tupdesc, i + 1,
-									  &nulls[i]);
+		memset(nulls, true, Max(natts, STATS_COLUMNS) * sizeof(bool));
+		fill_row(table->vals[row], table->tupdesc, &counts, values, nulls);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	spi_close();
@@ -91,13 +134,13 @@ vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 	owner = sessions->rd_rel->relowner;
 	check_table_owner(sessions, owner);
 	check_table_owner(reclaims, owner);
-	table_close(sessions, NoLock);
 	table_close(reclaims, NoLock);
 	InitMaterializedSRF(fcinfo, 0);
 
 	/* policies of row-level security are for clients */
 	caller = enter_owner(owner);
-	put_stats((ReturnSetInfo *) fcinfo->resultinfo);
+	put_stats(sessions, (ReturnSetInfo *) fcinfo->resultinfo);
 	leave_owner(&caller);
+	table_close(sessions, NoLock);
 	return (Datum) 0;
 }

@@ -25,5 +25,12 @@ SELECT is(format('%s sessions, %s bytes, %s in flight, oldest deadline in %s, %s
 		('expired', '1 sessions, 40 bytes, 0 in flight, oldest deadline in no time, 1 queued', 'each status has its own part of the queue')
 	) AS x (status, figures, sentence) LEFT JOIN upload_stats u ON u.status::text = x.status;
 
+
+SELECT results_eq('SELECT status::text, oldest_reclaim, most_attempts FROM upload_stats WHERE reclaim_backlog > 0',
+	$$ SELECT reason::text, min(enqueued_at), max(attempts) FROM upload_reclaim GROUP BY reason ORDER BY reason $$,
+	'the oldest row of the queue, and the one that has failed most often');
+SELECT results_eq('SELECT DISTINCT estimated, counted_at BETWEEN now() AND clock_timestamp() FROM upload_stats',
+	'VALUES (false, true)', 'a small table is counted each time');
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -210,7 +210,8 @@ $node->safe_psql(
 lives('arguments');
 is( $node->safe_psql('postgres', q{
 		CREATE FUNCTION more_stats(OUT status upload_status, OUT sessions bigint, OUT bytes bigint, OUT bytes_in_flight bigint,
-			OUT oldest_deadline timestamptz, OUT reclaim_backlog bigint, OUT a text, OUT b text, OUT c text, OUT d text)
+			OUT oldest_deadline timestamptz, OUT reclaim_backlog bigint, OUT oldest_reclaim timestamptz, OUT most_attempts integer,
+			OUT estimated boolean, OUT counted_at timestamptz, OUT a text, OUT b text, OUT c text, OUT d text)
 			RETURNS SETOF record LANGUAGE C STABLE AS 'vali_blob', 'vali_blob_read_upload_stats';
 		SELECT bool_and((a, b, c, d) IS NULL), count(*) > 4 FROM more_stats()}),
 	't|t', 'columns that upload_stats does not know are null');
