@@ -38,17 +38,17 @@ $ENV{NODE_EXTRA_CA_CERTS} = '/etc/ssl/certs/ca-certificates.crt';
 my %languages = (
 	python => {
 		ready => sub { run_log([ '/usr/bin/python3', '-c', 'import psycopg, psycopg_pool' ]) },
-		command => [ '/usr/bin/python3', "$examples/upload_server.py" ],
+		command => [ '/usr/bin/python3', "$examples/python/upload_server.py" ],
 		uri => 'postgresql://upload_server@127.0.0.1:%d/python' },
 	go => {
 		ready => sub {
 			local %ENV = (%ENV, GO111MODULE => 'off', GOPATH => '/usr/share/gocode', GOCACHE => "$tmp/cache", GOFLAGS => '');
-			return -d '/usr/share/gocode/src/github.com/lib/pq' && run_log([ 'go', 'build', '-o', "$tmp/go_server", "$examples/upload_server.go" ]);
+			return -d '/usr/share/gocode/src/github.com/lib/pq' && run_log([ 'go', 'build', '-o', "$tmp/go_server", glob "$examples/go/*.go" ]);
 		},
 		command => ["$tmp/go_server"],
 		uri => 'postgres://upload_server@127.0.0.1:%d/go?sslmode=disable' },
 	java => {
-		ready => sub { $jars =~ /Hikari/ && run_log([ 'javac', '-cp', $jars, '-d', "$tmp/java_classes", "$examples/UploadServer.java" ]) },
+		ready => sub { $jars =~ /Hikari/ && run_log([ 'javac', '-cp', $jars, '-d', "$tmp/java_classes", glob "$examples/java/*.java" ]) },
 		command => [ 'java', '-XX:TieredStopAtLevel=1', '-cp', "$jars:$tmp/java_classes", 'UploadServer' ],
 		uri => 'jdbc:postgresql://127.0.0.1:%d/java?user=upload_server' });
 
@@ -429,6 +429,10 @@ $node->safe_psql('postgres', q{CREATE ROLE upload_server LOGIN; ALTER ROLE uploa
 my $npm = run_log([ 'npm', 'install', '--silent', '--no-audit', '--no-fund', '--prefix', $tmp, 'tus-js-client@4.3.1' ]);
 $ENV{NODE_PATH} = "$tmp/node_modules";
 
+foreach my $file (glob "$examples/{*,../s3_broker}/*.{py,go,java}")
+{
+	cmp_ok(() = slurp_file($file) =~ /\n/g, '<', 200, "short enough to be read: $file" =~ s{/.*/}{}r);
+}
 foreach (split / /, $ENV{ENDPOINTS} // 'python go java')
 {
 	$name = $_;

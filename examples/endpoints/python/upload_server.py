@@ -22,6 +22,7 @@ ANSWERS = {  # to outcomes, SQLSTATEs and classes of these; tus wants 409 for al
     "replayed": 409, "replaced": 409, "conflict": 409, "too_large": 413, "fenced": 423, "locked": 423,
     "ended": 410, "expired": 410, "not_found": 404, "VB001": 404, "VB003": 410, "VB004": 410, "VB009": 413,
     "23505": 409, "55P03": 423, "22": 400, "08": 503, "0A": 503, "25": 503, "40": 503, "53": 503, "57": 503}
+GET = """SELECT *, to_char(expires_at AT TIME ZONE 'GMT', 'Dy, DD Mon YYYY HH24:MI:SS "GMT"') AS until FROM get_upload(%s, %s)"""
 START = """SELECT session.* FROM (
                SELECT jsonb_object_agg(split_part(pair, ' ', 1), convert_from(decode(split_part(pair, ' ', 2), 'base64'), 'UTF8')) AS pairs
                FROM regexp_split_to_table(%s, ' *, *') AS pair WHERE pair <> '') AS metadata,
@@ -33,9 +34,9 @@ class Answer(Exception):
     """The arguments are a status and a text."""
 
 
-def demand(condition, status, text):
+def demand(condition, *answer):
     if not condition:
-        raise Answer(status, text)
+        raise Answer(*answer)
 
 
 def query(statement, *arguments):
@@ -98,8 +99,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             reply = getattr(self, method.lower())(*filter(None, [upload_id]))
         except Answer as answer:
             reply = answer.args
-        except Exception as error:
-            # 08: the connection is lost; 40: another process has just completed, or freed, the upload
+        except Exception as error:  # no SQLSTATE: the connection is lost; no file: another process has completed the upload
             state = "40001" if isinstance(error, FileNotFoundError) else getattr(error, "sqlstate", "XX000") or "08000"
             status = ANSWERS.get(state) or ANSWERS.get(state[:2], 500)
             reply = status, "internal error" if status == 500 else str(error).partition("\n")[0]
@@ -114,10 +114,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         retry = {"Retry-After": 1} if status in (423, 503) else {}
         close = {"Connection": "close"} if self.left else {}  # the rest is not another request
         length = {} if status == 204 else {"Content-Length": len(text.encode())}
-        for name, value in {**TUS, **retry, **close, **length, **headers}.items():
-            self.send_header(name, value)
+        for header in {**TUS, **retry, **close, **length, **headers}.items():
+            self.send_header(*header)
         self.end_headers()
-        self.wfile.write(b"" if self.command == "HEAD" else text.encode())
+        self.wfile.write(text.encode() if self.command != "HEAD" else b"")
         self.receive(min(self.left, PIECE), lambda data: None)  # or the client may not see the answer
 
     def number(self, header, default=""):
@@ -127,8 +127,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def find(self, upload_id):
         """Returns the session and its folder.  For a client an upload is done once all bytes are
         confirmed: so what a process that was killed has left undone is done before it hears that."""
-        rows = query("""SELECT *, to_char(expires_at AT TIME ZONE 'GMT', 'Dy, DD Mon YYYY HH24:MI:SS "GMT"') AS until
-                        FROM get_upload(%s, %s)""", upload_id, self.owner)
+        rows = query(GET, upload_id, self.owner)
         demand(rows, 404, "no such upload")
         demand(rows[0].status not in ("aborted", "expired"), 410, f"the upload is {rows[0].status}")
         home = folder / rows[0].provider_data["folder"]

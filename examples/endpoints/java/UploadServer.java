@@ -2,13 +2,8 @@
 
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
-import com.zaxxer.hikari.HikariDataSource;
-import java.io.FileNotFoundException;
-import java.io.FileOutputStream;
-import java.io.IOException;
-import java.io.OutputStream;
+import java.io.*;
 import java.net.InetSocketAddress;
-import java.nio.channels.FileChannel;
 import java.nio.file.*;
 import java.sql.*;
 import java.util.*;
@@ -16,26 +11,16 @@ import java.util.concurrent.Executors;
 
 public class UploadServer {
 	static final int PIECE = 4 << 20; // of what a client sends at a time, less than that is lost with a process
-	static final String UUIDS = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}";
 	static final Map<String, Integer> ANSWERS = new HashMap<>(); // to outcomes, SQLSTATEs and classes of these
 	static {
 		// tus wants 409 for all but the current offset
-		for (String answer : ("replayed 409 replaced 409 conflict 409 too_large 413 fenced 423 locked 423 ended 410 expired 410 "
+		String[] answers = ("replayed 409 replaced 409 conflict 409 too_large 413 fenced 423 locked 423 ended 410 expired 410 "
 				+ "not_found 404 VB001 404 VB003 410 VB004 410 VB009 413 23505 409 55P03 423 "
-				+ "22 400 08 503 0A 503 25 503 40 503 53 503 57 503").split("(?<=\\d\\d\\d) "))
-			ANSWERS.put(answer.split(" ")[0], Integer.valueOf(answer.split(" ")[1]));
+				+ "22 400 08 503 0A 503 25 503 40 503 53 503 57 503").split(" ");
+		for (int i = 0; i < answers.length; i += 2)
+			ANSWERS.put(answers[i], Integer.valueOf(answers[i + 1]));
 	}
-	static final String SESSION = "SELECT *, provider_data->>'folder' AS folder,"
-			+ " to_char(expires_at AT TIME ZONE 'GMT', 'Dy, DD Mon YYYY HH24:MI:SS \"GMT\"') AS until FROM ";
-	// in FROM: SELECT (start_upload(...)).* would start a session for each column
-	static final String START = SESSION + "(SELECT jsonb_object_agg(split_part(pair, ' ', 1),"
-			+ " convert_from(decode(split_part(pair, ' ', 2), 'base64'), 'UTF8')) AS pairs"
-			+ " FROM regexp_split_to_table(?, ' *, *') AS pair WHERE pair <> '') AS metadata,"
-			+ " start_upload(coalesce(pairs->>'filename', 'unnamed'), ?, content_type => pairs->>'filetype', metadata => pairs,"
-			+ " provider_data => jsonb_build_object('folder', gen_random_uuid()), owner => ?, upload_id => ?, or_resume => ?)";
-	static HikariDataSource pool = new HikariDataSource();
-	static Path folder;
-
+	@SuppressWarnings("serial")
 	static class Answer extends Exception {
 		final int status;
 
@@ -48,69 +33,6 @@ public class UploadServer {
 	static void demand(boolean condition, int status, String text) throws Answer {
 		if (!condition)
 			throw new Answer(status, text);
-	}
-
-	/** Runs a statement in a transaction of its own; returns its rows.  No connection is held while bytes move. */
-	static List<Map<String, Object>> query(String sql, Object... arguments) throws SQLException {
-		try (Connection connection = pool.getConnection(); PreparedStatement statement = connection.prepareStatement(sql)) {
-			for (int i = 0; i < arguments.length; i++)
-				statement.setObject(i + 1, arguments[i]);
-			List<Map<String, Object>> rows = new ArrayList<>();
-			ResultSet result = statement.executeQuery();
-			while (result.next()) {
-				rows.add(new HashMap<>());
-				for (int i = 1; i <= result.getMetaData().getColumnCount(); i++)
-					rows.get(rows.size() - 1).put(result.getMetaData().getColumnLabel(i), result.getObject(i));
-			}
-			return rows;
-		}
-	}
-
-	/** Returns once a file, or the names in a folder, would survive a crash. */
-	static void sync(Path path) throws IOException {
-		try (FileChannel channel = FileChannel.open(path)) {
-			channel.force(true);
-		}
-	}
-
-	/** Makes one file of all pieces, then completes.  Two processes may do so at the same time. */
-	static void complete(Map<String, Object> upload, Path home) throws SQLException, IOException {
-		Path whole = home.resolve(UUID.randomUUID().toString());
-		try (OutputStream file = Files.newOutputStream(whole)) {
-			for (var part : query("SELECT etag FROM list_parts(?, ?, 2147483647)", upload.get("upload_id"), upload.get("owner")))
-				Files.copy(home.resolve((String) part.get("etag")), file);
-		}
-		sync(whole);
-		Files.move(whole, home.resolve("file"), StandardCopyOption.ATOMIC_MOVE);
-		sync(home);
-		query("SELECT status FROM complete_upload(?, jsonb_build_object('file', ?::text), ?)",
-				upload.get("upload_id"), upload.get("folder") + "/file", upload.get("owner"));
-		for (String name : home.toFile().list((parent, name) -> !name.equals("file")))
-			Files.deleteIfExists(home.resolve(name));
-	}
-
-	/** Frees what ended uploads have left, for ever. */
-	static void reclaim() {
-		for (;;) {
-			try {
-				Thread.sleep(1000);
-				for (var row : query("SELECT id, provider_data->>'folder' AS name FROM claim_reclaims(10)"))
-					try {
-						String name = (String) row.get("name");
-						if (name == null || !name.matches(UUIDS))
-							throw new IOException("provider_data has no folder of an upload");
-						String[] files = folder.resolve(name).toFile().list();
-						for (String file : files == null ? new String[0] : files)
-							Files.deleteIfExists(folder.resolve(name).resolve(file));
-						Files.deleteIfExists(folder.resolve(name));
-						query("SELECT finish_reclaim(?)", row.get("id"));
-					} catch (IOException error) {
-						query("SELECT fail_reclaim(?, ?)", row.get("id"), error.toString());
-					}
-			} catch (Exception error) {
-				System.err.println("reclaim: " + error);
-			}
-		}
 	}
 
 	/** Answers a request; whatever goes wrong has its answer, too. */
@@ -131,7 +53,7 @@ public class UploadServer {
 		} catch (Exception error) {
 			String state = error instanceof SQLException ? ((SQLException) error).getSQLState() : "XX000";
 			if (state == null || error instanceof SQLTransientConnectionException)
-				state = "08000"; // the pool has no connection
+				state = "08000"; // the Uploads.pool has no connection
 			status = ANSWERS.getOrDefault(state, ANSWERS.getOrDefault(state.substring(0, 2), 500));
 			text = status == 500 ? "internal error" : error.getMessage().split("\n")[0];
 			System.err.println(error);
@@ -161,7 +83,7 @@ public class UploadServer {
 		String path = http.getRequestURI().getRawPath();
 		demand(!method.equals("OPTIONS"), 204, "");
 		demand("1.0.0".equals(header(http, "Tus-Resumable")), 412, "Tus-Resumable is not 1.0.0");
-		demand(path.matches("/uploads(/" + UUIDS + ")?"), 404, "no such upload");
+		demand(path.matches("/uploads(/" + Uploads.UUIDS + ")?"), 404, "no such upload");
 		String id = path.equals("/uploads") ? null : path.substring("/uploads/".length());
 		if (id == null && method.equals("POST"))
 			return post(http, owner);
@@ -170,8 +92,8 @@ public class UploadServer {
 		if (id != null && method.equals("PATCH"))
 			return patch(http, id, owner);
 		demand(id != null && method.equals("DELETE"), 405, "no such method here");
-		// forgets the upload, complete or not; its folder is in the reclaim queue then
-		Object found = query("SELECT delete_upload(?, ?, reclaim_complete => true) AS found", id, owner).get(0).get("found");
+		// forgets the upload, complete or not; its Uploads.folder is in the reclaim queue then
+		Object found = Uploads.query("SELECT delete_upload(?, ?, reclaim_complete => true) AS found", id, owner).get(0).get("found");
 		demand((Boolean) found, 404, "no such upload");
 		return 204;
 	}
@@ -179,18 +101,14 @@ public class UploadServer {
 	/** Finds the session.  For a client an upload is done once all bytes are confirmed: so what a process that was
 	 *  killed has left undone is done before it hears that. */
 	static Map<String, Object> find(String id, String owner) throws Exception {
-		var rows = query(SESSION + "get_upload(?, ?)", id, owner);
+		var rows = Uploads.query(Uploads.SESSION + "get_upload(?, ?)", id, owner);
 		demand(!rows.isEmpty(), 404, "no such upload");
 		Map<String, Object> upload = rows.get(0);
 		Object status = upload.get("status");
 		demand(!status.equals("aborted") && !status.equals("expired"), 410, "the upload is " + status);
 		if (upload.get("uploaded_bytes").equals(upload.get("total_size")) && !status.equals("complete"))
-			complete(upload, home(upload));
+			Uploads.complete(upload, Uploads.home(upload));
 		return upload;
-	}
-
-	static Path home(Map<String, Object> upload) {
-		return folder.resolve((String) upload.get("folder"));
 	}
 
 	static int state(HttpExchange http, Map<String, Object> upload, int status) {
@@ -207,11 +125,11 @@ public class UploadServer {
 	static int post(HttpExchange http, String owner) throws Exception {
 		String key = header(http, "Idempotency-Key");
 		String metadata = Objects.requireNonNullElse(header(http, "Upload-Metadata"), "");
-		demand(key == null || key.matches(UUIDS), 400, "Idempotency-Key is not a UUID");
-		var upload = query(START, metadata, number(http, "Upload-Length"), owner, key, key != null).get(0);
+		demand(key == null || key.matches(Uploads.UUIDS), 400, "Idempotency-Key is not a UUID");
+		var upload = Uploads.query(Uploads.START, metadata, number(http, "Upload-Length"), owner, key, key != null).get(0);
 		if (upload.get("status").equals("pending") || upload.get("status").equals("in_progress")) {
-			Files.createDirectories(home(upload));
-			sync(folder);
+			Files.createDirectories(Uploads.home(upload));
+			Uploads.sync(Uploads.folder);
 		}
 		http.getResponseHeaders().set("Location", "/uploads/" + upload.get("upload_id"));
 		return state(http, find((String) upload.get("upload_id"), owner), 201);
@@ -226,15 +144,15 @@ public class UploadServer {
 		demand(offset == (Long) upload.get("uploaded_bytes"), 409, "the upload is at " + upload.get("uploaded_bytes"));
 		demand(end <= (Long) upload.get("total_size"), 413, "the upload has " + upload.get("total_size") + " bytes");
 		while (offset < end) {
-			Path attempt = home(upload).resolve(UUID.randomUUID().toString());
+			Path attempt = Uploads.home(upload).resolve(UUID.randomUUID().toString());
 			int length = (int) Math.min(end - offset, PIECE), stored = 0;
 			try (FileOutputStream file = new FileOutputStream(attempt.toFile())) {
 				stored = receive(http, file, length);
 				file.getFD().sync();
 			}
-			sync(attempt.getParent());
+			Uploads.sync(attempt.getParent());
 			// as all columns but two are null after not_found, getLong would return 0
-			Object outcome = query("SELECT * FROM try_advance_upload(?, ?, ?, etag => ?, owner => ?)",
+			Object outcome = Uploads.query("SELECT * FROM try_advance_upload(?, ?, ?, etag => ?, owner => ?)",
 					id, offset, stored, attempt.getFileName().toString(), owner).get(0).get("outcome");
 			// replaced: this file counts from now on; replayed: it may, if a driver has repeated the call
 			if (!Set.of("advanced", "replaced", "replayed").contains(outcome))
@@ -266,12 +184,12 @@ public class UploadServer {
 	}
 
 	public static void main(String[] arguments) throws IOException {
-		folder = Path.of(arguments[1]);
-		pool.setJdbcUrl(arguments[2]);
-		pool.setMaximumPoolSize(8);
-		pool.setConnectionTimeout(5000);
-		pool.setInitializationFailTimeout(-1);
-		Executors.newSingleThreadExecutor().submit(UploadServer::reclaim);
+		Uploads.folder = Path.of(arguments[1]);
+		Uploads.pool.setJdbcUrl(arguments[2]);
+		Uploads.pool.setMaximumPoolSize(8);
+		Uploads.pool.setConnectionTimeout(5000);
+		Uploads.pool.setInitializationFailTimeout(-1);
+		Executors.newSingleThreadExecutor().submit(Uploads::reclaim);
 		HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", Integer.parseInt(arguments[0])), 0);
 		server.setExecutor(Executors.newCachedThreadPool());
 		server.createContext("/", UploadServer::handle);
