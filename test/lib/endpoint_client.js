@@ -1,5 +1,5 @@
 // Uploads files with tus-js-client through a balancer that is none to rely on: it gives each
-// connection to the next of several servers, and breaks some of them in the middle.
+// connection to the next of several servers, and breaks every other one that sends a file.
 //
 //     node endpoint_client.js SEED PORT,PORT... FILE...
 //
@@ -25,7 +25,7 @@ function random (n) {
 const balancer = net.createServer(client => {
   const server = net.connect(servers[turn++ % servers.length], '127.0.0.1')
   const end = () => { client.destroy(); server.destroy() }
-  let quota = random(3) === 0 ? random(9000000) : Infinity
+  let quota = turn % 2 === 0 ? 200000 + random(1000000) : Infinity
   for (const socket of [client, server]) socket.on('error', end).on('close', end)
   client.on('data', data => {
     quota -= data.length

@@ -126,11 +126,11 @@ func patch(w http.ResponseWriter, r *http.Request, u upload) {
 		stored, _ := io.CopyN(file, r.Body, length) // or what comes before the connection breaks
 		check(file.Sync(), file.Close())
 		sync(u.home)
-		var outcome string // the other columns are null after not_found
-		check(db.QueryRow("SELECT outcome FROM try_advance_upload($1, $2, $3, etag => $4, owner => $5)",
-			u.id, u.bytes, stored, filepath.Base(file.Name()), u.owner).Scan(&outcome))
+		var outcome, status string // all columns but outcome and ready are null after not_found
+		check(db.QueryRow("SELECT outcome, coalesce(status::text, '') FROM try_advance_upload($1, $2, $3, etag => $4, owner => $5)",
+			u.id, u.bytes, stored, filepath.Base(file.Name()), u.owner).Scan(&outcome, &status))
 		// replaced: this file counts from now on; replayed: it may, if a driver has repeated the call
-		if outcome != "advanced" && outcome != "replaced" && outcome != "replayed" {
+		if outcome != "advanced" && outcome != "replaced" && outcome != "replayed" || status == "complete" {
 			os.Remove(file.Name())
 		}
 		demand(outcome == "advanced", answers[outcome], outcome)

@@ -68,6 +68,22 @@ func create(home string) *os.File {
 
 // Makes one file of all pieces, then completes.  Two processes may do so at the same time.
 func complete(u upload) {
+	if _, err := os.Stat(filepath.Join(u.home, "file")); err != nil {
+		assemble(u)
+	}
+	sync(u.home)
+	files, err := os.ReadDir(u.home)
+	check(err)
+	for _, file := range files {
+		if file.Name() != "file" {
+			os.Remove(filepath.Join(u.home, file.Name()))
+		}
+	}
+	_, err = db.Exec("SELECT FROM complete_upload($1, jsonb_build_object('file', $2::text), $3)", u.id, filepath.Base(u.home)+"/file", u.owner)
+	check(err)
+}
+
+func assemble(u upload) {
 	whole := create(u.home)
 	defer whole.Close()
 	parts, err := db.Query("SELECT etag FROM list_parts($1, $2, 2147483647)", u.id, u.owner)
@@ -82,15 +98,6 @@ func complete(u upload) {
 		check(err)
 	}
 	check(parts.Err(), whole.Sync(), os.Rename(whole.Name(), filepath.Join(u.home, "file")))
-	sync(u.home)
-	_, err = db.Exec("SELECT FROM complete_upload($1, jsonb_build_object('file', $2::text), $3)", u.id, filepath.Base(u.home)+"/file", u.owner)
-	check(err)
-	files, _ := os.ReadDir(u.home)
-	for _, file := range files {
-		if file.Name() != "file" {
-			os.Remove(filepath.Join(u.home, file.Name()))
-		}
-	}
 }
 
 // Frees what ended uploads have left, for ever.

@@ -152,10 +152,11 @@ public class UploadServer {
 			}
 			Uploads.sync(attempt.getParent());
 			// as all columns but two are null after not_found, getLong would return 0
-			Object outcome = Uploads.query("SELECT * FROM try_advance_upload(?, ?, ?, etag => ?, owner => ?)",
-					id, offset, stored, attempt.getFileName().toString(), owner).get(0).get("outcome");
+			var row = Uploads.query("SELECT * FROM try_advance_upload(?, ?, ?, etag => ?, owner => ?)",
+					id, offset, stored, attempt.getFileName().toString(), owner).get(0);
+			Object outcome = row.get("outcome");
 			// replaced: this file counts from now on; replayed: it may, if a driver has repeated the call
-			if (!Set.of("advanced", "replaced", "replayed").contains(outcome))
+			if (!Set.of("advanced", "replaced", "replayed").contains(outcome) || "complete".equals(row.get("status")))
 				Files.deleteIfExists(attempt);
 			demand(outcome.equals("advanced"), ANSWERS.getOrDefault(outcome, 500), outcome.toString());
 			demand(stored == length, 400, "the body is incomplete");

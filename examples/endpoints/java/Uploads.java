@@ -46,18 +46,20 @@ class Uploads {
 
 	/** Makes one file of all pieces, then completes.  Two processes may do so at the same time. */
 	static void complete(Map<String, Object> upload, Path home) throws SQLException, IOException {
-		Path whole = home.resolve(UUID.randomUUID().toString());
-		try (OutputStream file = Files.newOutputStream(whole)) {
-			for (var part : query("SELECT etag FROM list_parts(?, ?, 2147483647)", upload.get("upload_id"), upload.get("owner")))
-				Files.copy(home.resolve((String) part.get("etag")), file);
+		if (!Files.exists(home.resolve("file"))) {
+			Path whole = home.resolve(UUID.randomUUID().toString());
+			try (OutputStream file = Files.newOutputStream(whole)) {
+				for (var part : query("SELECT etag FROM list_parts(?, ?, 2147483647)", upload.get("upload_id"), upload.get("owner")))
+					Files.copy(home.resolve((String) part.get("etag")), file);
+			}
+			sync(whole);
+			Files.move(whole, home.resolve("file"), StandardCopyOption.ATOMIC_MOVE);
 		}
-		sync(whole);
-		Files.move(whole, home.resolve("file"), StandardCopyOption.ATOMIC_MOVE);
 		sync(home);
-		query("SELECT status FROM complete_upload(?, jsonb_build_object('file', ?::text), ?)",
-				upload.get("upload_id"), upload.get("folder") + "/file", upload.get("owner"));
 		for (String name : home.toFile().list((parent, name) -> !name.equals("file")))
 			Files.deleteIfExists(home.resolve(name));
+		query("SELECT status FROM complete_upload(?, jsonb_build_object('file', ?::text), ?)",
+				upload.get("upload_id"), upload.get("folder") + "/file", upload.get("owner"));
 	}
 
 	/** Frees what ended uploads have left, for ever. */

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import uuid
-
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
@@ -53,16 +52,17 @@ def sync(path):
 
 def complete(upload, home):
     """Makes one file of all pieces, then completes.  Two processes may do so at the same time."""
-    whole = home / str(uuid.uuid4())
-    with open(whole, "wb") as file:
-        for part in query("SELECT etag FROM list_parts(%s, %s, 2147483647)", upload.upload_id, upload.owner):
-            file.write((home / part.etag).read_bytes())
-    sync(whole)
-    os.rename(whole, home / "file")
+    if not (home / "file").exists():
+        whole = home / str(uuid.uuid4())
+        with open(whole, "wb") as file:
+            for part in query("SELECT etag FROM list_parts(%s, %s, 2147483647)", upload.upload_id, upload.owner):
+                file.write((home / part.etag).read_bytes())
+        sync(whole)
+        os.rename(whole, home / "file")
     sync(home)
-    query("SELECT status FROM complete_upload(%s, %s, %s)", upload.upload_id, Jsonb({"file": f"{home.name}/file"}), upload.owner)
     for file in set(home.iterdir()) - {home / "file"}:
         file.unlink(missing_ok=True)
+    query("SELECT status FROM complete_upload(%s, %s, %s)", upload.upload_id, Jsonb({"file": f"{home.name}/file"}), upload.owner)
 
 
 def reclaim():
@@ -171,7 +171,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         [row] = query("SELECT * FROM try_advance_upload(%s, %s, %s, etag => %s, owner => %s)",
                       upload_id, offset, stored, attempt.name, self.owner)
         # replaced: this file counts from now on; replayed: it may, if a driver has repeated the call
-        if row.outcome not in ("advanced", "replaced", "replayed"):
+        if row.outcome not in ("advanced", "replaced", "replayed") or row.status == "complete":
             attempt.unlink(missing_ok=True)
         demand(row.outcome == "advanced", ANSWERS.get(row.outcome), row.outcome)
         demand(stored == length, 400, "the body is incomplete")
@@ -188,8 +188,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def delete(self, upload_id):
         """Forgets the upload, complete or not; its folder is in the reclaim queue then."""
-        [row] = query("SELECT delete_upload(%s, %s, reclaim_complete => true) AS found", upload_id, self.owner)
-        return (204,) if row.found else (404, "no such upload")
+        found = query("SELECT delete_upload(%s, %s, reclaim_complete => true) AS found", upload_id, self.owner)[0].found
+        return (204,) if found else (404, "no such upload")
 
 
 if __name__ == "__main__":
