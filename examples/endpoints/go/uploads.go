@@ -1,0 +1,135 @@
+// What the endpoint does with files and with the database.
+package main
+
+import (
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	_ "github.com/lib/pq" // pgx works, too: github.com/jackc/pgx/v5/stdlib and the name "pgx"
+)
+
+const session = `SELECT upload_id, uploaded_bytes, total_size, status, provider_data->>'folder', owner,
+	coalesce(to_char(expires_at AT TIME ZONE 'GMT', 'Dy, DD Mon YYYY HH24:MI:SS "GMT"'), '') FROM get_upload($1, $2)`
+const start = `SELECT upload_id, provider_data->>'folder', status FROM (
+	SELECT jsonb_object_agg(split_part(pair, ' ', 1), convert_from(decode(split_part(pair, ' ', 2), 'base64'), 'UTF8')) AS pairs
+	FROM regexp_split_to_table($1, ' *, *') AS pair WHERE pair <> '') AS metadata,
+	start_upload(coalesce(pairs->>'filename', 'unnamed'), $2, content_type => pairs->>'filetype', metadata => pairs,
+		provider_data => jsonb_build_object('folder', gen_random_uuid()), owner => $3, upload_id => $4::text, or_resume => $4::text IS NOT NULL)`
+
+var uuid = regexp.MustCompile("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+var db *sql.DB
+var folder string
+
+type upload struct {
+	id, owner, status, home, until string
+	bytes, size                    int64
+}
+
+type refusal struct {
+	status int
+	text   string
+}
+
+// Goes back to the handler, with a refusal, unless the condition holds.
+func demand(condition bool, status int, text string) {
+	if !condition {
+		panic(refusal{status, text})
+	}
+}
+
+// Goes back to the handler with the first error, if there is one.
+func check(errs ...error) {
+	for _, err := range errs {
+		if err != nil {
+			panic(err)
+		}
+	}
+}
+
+// Returns once a file, or the names in a folder, would survive a crash.
+func sync(path string) {
+	file, err := os.Open(path)
+	check(err)
+	defer file.Close()
+	check(file.Sync())
+}
+
+// Makes a file, whose name no other attempt has.
+func create(home string) *os.File {
+	file, err := os.CreateTemp(home, "")
+	check(err)
+	return file
+}
+
+// Makes one file of all pieces, then completes.  Two processes may do so at the same time.
+func complete(u upload) {
+	if _, err := os.Stat(filepath.Join(u.home, "file")); err != nil {
+		assemble(u)
+	}
+	sync(u.home)
+	files, err := os.ReadDir(u.home)
+	check(err)
+	for _, file := range files {
+		if file.Name() != "file" {
+			os.Remove(filepath.Join(u.home, file.Name()))
+		}
+	}
+	_, err = db.Exec("SELECT FROM complete_upload($1, jsonb_build_object('file', $2::text), $3)", u.id, filepath.Base(u.home)+"/file", u.owner)
+	check(err)
+}
+
+func assemble(u upload) {
+	whole := create(u.home)
+	defer whole.Close()
+	parts, err := db.Query("SELECT etag FROM list_parts($1, $2, 2147483647)", u.id, u.owner)
+	check(err)
+	defer parts.Close()
+	for parts.Next() {
+		var name string
+		check(parts.Scan(&name))
+		data, err := os.ReadFile(filepath.Join(u.home, name))
+		check(err)
+		_, err = whole.Write(data)
+		check(err)
+	}
+	check(parts.Err(), whole.Sync(), os.Rename(whole.Name(), filepath.Join(u.home, "file")))
+}
+
+// Frees what ended uploads have left, for ever.
+func reclaim() {
+	for ; ; time.Sleep(time.Second) {
+		var id int64
+		var name string
+		for db.QueryRow("SELECT id, coalesce(provider_data->>'folder', '') FROM claim_reclaims(1)").Scan(&id, &name) == nil {
+			err := errors.New("provider_data has no folder of an upload")
+			if uuid.MatchString(name) {
+				err = os.RemoveAll(filepath.Join(folder, name))
+			}
+			if err == nil {
+				db.Exec("SELECT finish_reclaim($1)", id)
+			} else {
+				db.Exec("SELECT fail_reclaim($1, $2)", id, err.Error())
+			}
+		}
+	}
+}
+
+// Finds the session.  For a client an upload is done once all bytes are confirmed: so what a
+// process that was killed has left undone is done before it hears that.
+func find(u upload) upload {
+	err := db.QueryRow(session, strings.TrimPrefix(u.id, "/"), u.owner).Scan(
+		&u.id, &u.bytes, &u.size, &u.status, &u.home, &u.owner, &u.until)
+	demand(err != sql.ErrNoRows, 404, "no such upload")
+	check(err)
+	demand(u.status != "aborted" && u.status != "expired", 410, "the upload is "+u.status)
+	u.home = filepath.Join(folder, u.home)
+	if u.bytes == u.size && u.status != "complete" {
+		complete(u)
+	}
+	return u
+}
