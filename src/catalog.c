@@ -350,6 +350,16 @@ open_extension_table(ExtensionTable table, LOCKMODE lockmode)
 	}
 }
 
+/* Make an id of a sequence's value; false if it is too large. */
+bool
+id_of_value(int64 value, int64 *id)
+{
+	*id = value;
+	return node_setting == 0 ||
+		(!pg_mul_s64_overflow(value, NODE_COUNT, id) &&
+		 !pg_add_s64_overflow(*id, node_setting, id));
+}
+
 /*
  * Return an id for a new row that no server with another vali_blob.node gives, or 0
  * where the default of the column is one.  As with the default, the caller needs no
@@ -379,8 +389,7 @@ new_row_id(ExtensionTable table)
 	sequence = identity_sequence(rel, attnum);
 	table_close(rel, NoLock);
 
-	if (pg_mul_s64_overflow(nextval_internal(sequence, false), NODE_COUNT, &id) ||
-		pg_add_s64_overflow(id, node_setting, &id))
+	if (!id_of_value(nextval_internal(sequence, false), &id))
 		ereport(ERROR,
 				(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
 				 errmsg("sequence \"%s\" has passed the last value that can be multiplied by %d",

@@ -47,6 +47,7 @@ extern bool has_objects_of_1_1(void);
 extern bool has_table(ExtensionTable table);
 extern const char *table_name(ExtensionTable table);
 extern Relation open_extension_table(ExtensionTable table, LOCKMODE lockmode);
+extern bool id_of_value(int64 value, int64 *id);
 extern int64 new_row_id(ExtensionTable table);
 extern uint64 catalog_invalidations(void);
 extern const char *status_name(SessionStatus status);

@@ -158,7 +158,7 @@ get_last_id(Oid relid, int64 *id)
 	if (SPI_processed == 1)
 		*id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 										  SPI_tuptable->tupdesc, 1, &is_null));
-	return !is_null;
+	return !is_null && id_of_value(*id, id);
 }
 
 /* Return the transactions that may insert into a table; NULL if there are none. */
