@@ -11,11 +11,11 @@
 # Runs test/run with that version, or with the newest that the suites have, and exits.
 # Returns where that version is installed, with PG_CONFIG set.
 run_with_major() {
-	local wanted=$1 suite version system offered major
+	local wanted=$1 major=$1 suite version system offered
 	shift
 	[[ -z ${PG_CONFIG-} ]] || usage_error "--major and PG_CONFIG exclude each other"
 	! is_installed "$wanted" || return 0
-	if ((EUID != 0)); then
+	if (($(id -u) != 0)); then
 		command -v sudo >/dev/null ||
 			cannot_be_had "neither root nor sudo is there to make a system with it"
 		exec sudo env ${TMPDIR:+TMPDIR="$TMPDIR"} ${XDG_CACHE_HOME:+XDG_CACHE_HOME="$XDG_CACHE_HOME"} \
@@ -32,9 +32,9 @@ run_with_major() {
 	trap leave_system EXIT
 	offered=$(offered_majors "$work/apt") ||
 		cannot_be_had "the distribution's suites cannot be asked"
-	[[ $wanted != newest ]] || wanted=$(tail -n 1 <<<"$offered" | cut -d ' ' -f 1)
-	! is_installed "$wanted" || return 0
-	read -r major version suite < <(grep "^$wanted " <<<"$offered") ||
+	[[ $wanted != newest ]] || major=$(tail -n 1 <<<"$offered" | cut -d ' ' -f 1)
+	! is_installed "$major" || return 0
+	read -r _ version suite < <(grep "^$major " <<<"$offered") ||
 		cannot_be_had "the distribution's suites have $(cut -d ' ' -f 1 <<<"$offered" | paste -sd ' ')"
 	keep_system || cannot_be_had "a system with it could not be made"
 	run_in_system "$@"
@@ -67,7 +67,9 @@ offered_majors() {
 	for suite in oldstable stable testing unstable experimental; do
 		echo "deb $mirror $suite main"
 	done >"$1/sources.list"
-	apt=(-o "Dir::State::Lists=$1/lists" -o "Dir::Cache=$1/cache" -o Dir::State::Status=/dev/null
+	: >"$1/status"
+	apt=(-o "Dir::State::Lists=$1/lists" -o "Dir::State::Status=$1/status"
+		-o "Dir::Cache=$1/cache" -o Dir::Cache::PkgCache=cache.bin # which images switch off
 		-o "Dir::Etc::SourceList=$1/sources.list" -o "Dir::Etc::SourceParts=$1/parts"
 		-o Dir::Etc::TrustedParts=/usr/share/keyrings/ -o APT::Sandbox::User=root
 		-o Acquire::Languages=none -o Acquire::Check-Valid-Until=false)
@@ -106,8 +108,8 @@ make_major() {
 	# shellcheck disable=SC2064 # the local variable is gone by then
 	trap "rm -rf --one-file-system '$new'" EXIT
 	trap 'exit 130' INT TERM HUP
-	make_system "$new/system" "$suite" "${packages[@]}" &&
-		in_system "$new/system" bash -c "$(declare -f add_pgtap); add_pgtap $major" >"$new/log" 2>&1 || {
+	make_system "$new/system" "$suite" "${packages[@]}" || return
+	in_system "$new/system" bash -c "$(declare -f add_pgtap); add_pgtap $major" >"$new/log" 2>&1 || {
 		cat "$new/log" >&2
 		return 1
 	}
