@@ -26,7 +26,7 @@ make_system() (
 
 	# with processes and mounts that end with it; unstable's lists may be days old
 	unshare --mount --pid --fork --kill-child --mount-proc \
-		mmdebstrap --quiet --mode=root --variant=apt --include="$(IFS=,; echo "$*")" \
+		mmdebstrap --quiet --mode=root --variant=apt --dpkgopt=force-unsafe-io --include="$(IFS=,; echo "$*")" \
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
 		--aptopt='APT::Install-Recommends "false"' \
 		--setup-hook="mkdir -p '$work/system/etc/apt/preferences.d' '$work/system/usr/sbin'" \
