@@ -45,7 +45,7 @@ typedef enum ChunkAttribute
 	CHUNK_EXPIRES_AT
 } ChunkAttribute;
 
-static ResultType chunk_result = {
+static ResultRowType chunk_result = {
 	.name = "chunk_result",
 	.count = CHUNK_EXPIRES_AT + 1,
 	.attributes = {

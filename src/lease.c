@@ -45,7 +45,7 @@ typedef enum LeaseAttribute
 	LEASE_STATUS
 } LeaseAttribute;
 
-static ResultType upload_lease = {
+static ResultRowType upload_lease = {
 	.name = "upload_lease",
 	.count = LEASE_STATUS + 1,
 	.attributes = {

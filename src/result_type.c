@@ -19,7 +19,7 @@
 
 /* Find an attribute by its name, and check its type. */
 static int
-find_attribute(const ResultType *type, int attribute, TupleDesc desc)
+find_attribute(const ResultRowType *type, int attribute, TupleDesc desc)
 {
 	const char *name = type->attributes[attribute].name;
 	Oid			expected = type->attributes[attribute].type;
@@ -45,7 +45,7 @@ find_attribute(const ResultType *type, int attribute, TupleDesc desc)
  * caller closes it.
  */
 OpenResultType
-open_result_type(ResultType *type, Oid oid)
+open_result_type(ResultRowType *type, Oid oid)
 {
 	OpenResultType open = {
 		.desc = lookup_rowtype_tupdesc(oid, -1),

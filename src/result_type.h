@@ -17,7 +17,7 @@
 #define MAX_RESULT_ATTRIBUTES 8
 
 /* What is known of a type, and where its attributes were found last */
-typedef struct ResultType
+typedef struct ResultRowType
 {
 	const char *name;
 	int			count;
@@ -28,7 +28,7 @@ typedef struct ResultType
 	}			attributes[MAX_RESULT_ATTRIBUTES];
 	int			map[MAX_RESULT_ATTRIBUTES];
 	uint64		map_version;	/* 0: the map is not valid */
-} ResultType;
+} ResultRowType;
 
 /* A type as it was when a call began */
 typedef struct OpenResultType
@@ -45,7 +45,7 @@ typedef struct ResultRow
 	bool		nulls[MaxTupleAttributeNumber];
 } ResultRow;
 
-extern OpenResultType open_result_type(ResultType *type, Oid oid);
+extern OpenResultType open_result_type(ResultRowType *type, Oid oid);
 extern void close_result_type(const OpenResultType *type);
 extern void begin_result(const OpenResultType *type, ResultRow *row);
 extern void set_attribute(ResultRow *row, int attribute, Datum value);

@@ -41,6 +41,21 @@ scripts() {
 		"${without_packages[@]}" test/run regress
 	check "and what another lacks" \
 		says 1 "* libc6-dev libipc-run-perl python3-boto3 python3-psycopg2*" "${without_packages[@]}" test/run tap
+	check "test/run refuses a major version that is no number" \
+		says 2 "test/run: --major wants a number, or newest; see test/run --help" test/run --major x
+	check "and one beside PG_CONFIG" \
+		says 2 "test/run: --major and PG_CONFIG exclude each other*" env PG_CONFIG=/nowhere test/run --major 99
+	check "a major version that nobody may install cannot be had" \
+		says 1 "test/run: PostgreSQL 99 cannot be had: neither root nor sudo*" "${without_sudo[@]}" test/run --major 99
+	check "nor one that the suites do not have; it says which they have" \
+		says 1 "test/run: PostgreSQL 99 cannot be had: the distribution's suites have 97 98" \
+		"${with_suites[@]}" test/run --major 99
+	check "nor one whose system cannot be made" \
+		says 1 "*Making a system of experimental with PostgreSQL 98~rc1-1,*no such suite*98 cannot be had: a system*" "${with_suites[@]}" test/run --major 98
+	check "but if it is only the newest, it is skipped" \
+		says 0 "*PostgreSQL 98~rc1-1,*ok 1 # SKIP the newest PostgreSQL cannot be had: *
+0 passed, 0 failed, 1 skipped" "${with_suites[@]}" test/run --major newest
+	check "and nothing is left of a system" says 0 "" find "$TMPDIR/suites" -path "*vali_blob?*"
 	check "Ctrl-C ends a download, and the run" is_interrupted download "update begin"
 	check "Ctrl-C lets dpkg end, and ends the run" \
 		is_interrupted install "update begin end begin end"
@@ -132,10 +147,28 @@ make_fakes() {
 		echo -n " begin" >>"$CALLS"
 		if [[ $call == "$SLOW" ]]; then echo >>"$CALLS.slow"; sleep 3; fi
 		echo -n " end" >>"$CALLS"'
+	make_fake_suites
 	mkdir "$fake/no_sudo"
 	ln -s /usr/bin/* "$fake/no_sudo"
 	rm -f "$fake/no_sudo/sudo"
+	without_sudo=(env PATH="$fake/no_sudo")
 	without_packages=(env PG_CONFIG="$fake/packages/pg_config" PATH="$fake/packages:$fake/no_sudo")
+}
+
+# Suites that have 97 and 98, to one who is root, where no system can be made of them
+make_fake_suites() {
+	mkdir -p "$fake/suites" "$TMPDIR/suites/cache"
+	fake suites/id 'echo 0'
+	fake suites/unshare '[[ "$*" != *mmdebstrap* ]] || { echo "no such suite"; exit 1; }'
+	fake suites/dpkg-query 'echo "installed 1"'
+	fake suites/apt-get '[[ $1 != indextargets ]] || echo http://mirror.invalid/debian'
+	fake suites/apt-cache 'case "$*" in
+		*pkgnames*) printf "%s\n" postgresql-97 postgresql-98 postgresql-98-pgtap ;;
+		*) printf "%s\n" "postgresql-98 | 98~rc1-1 | http://mirror.invalid experimental/main amd64 Packages" \
+			"postgresql-97 | 97.1-1 | http://mirror.invalid testing/main amd64 Packages" \
+			"postgresql-97 | 97.1-1 | http://mirror.invalid unstable/main amd64 Packages" ;;
+		esac'
+	with_suites=(env TMPDIR="$TMPDIR/suites" XDG_CACHE_HOME="$TMPDIR/suites/cache" PATH="$fake/suites:$PATH")
 }
 
 fake() {

@@ -184,7 +184,8 @@ SELECT code, message FROM pg_temp.raised(format($$ start_upload('errors/new', ow
 SELECT code, message FROM pg_temp.raised(format($$ start_upload('errors/new', owner => %L, upload_id => 'errors-new') $$, :'incompressible'));
 CREATE INDEX errors_metadata_idx ON upload_session ((metadata ->> 'a'));
 SELECT code, message FROM pg_temp.raised(format($$ start_upload('errors/new', metadata => jsonb_build_object('a', %L), upload_id => 'errors-new') $$, left(:'incompressible', 5000)));
-SELECT code, message FROM pg_temp.raised(format($$ start_upload('errors/new', metadata => jsonb_build_object('a', %L), upload_id => 'errors-new') $$, :'incompressible'));
+SELECT code, regexp_replace(message, '\d{4}', 'N') AS message -- how small it is compressed depends on the server
+FROM pg_temp.raised(format($$ start_upload('errors/new', metadata => jsonb_build_object('a', %L), upload_id => 'errors-new') $$, :'incompressible'));
 DROP INDEX errors_metadata_idx;
 
 -- Nothing of all this has changed anything.
