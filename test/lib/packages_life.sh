@@ -70,7 +70,7 @@ remove() {
 }
 
 is_installed() {
-	[[ $(dpkg-query --show --showformat '${db:Status-Abbrev}' "$package") == 'ii ' ]]
+	[[ $(dpkg-query --show --showformat '${db:Status-Status} ${db:Status-Eflag}' "$package") == "installed ok" ]]
 }
 
 # --- an installation on a server with data ----------------------------------------
@@ -97,6 +97,7 @@ if [[ $old != none ]]; then
 	# asks the session that was there before the upgrade
 	ask_session() {
 		local answer
+		[[ -n ${SESSION[1]-} ]] || return
 		echo "$1;" >&"${SESSION[1]}"
 		read -r -t 60 answer <&"${SESSION[0]}"
 		echo "$answer"
@@ -111,12 +112,11 @@ if [[ $old != none ]]; then
 	ok 'a new one has what was confirmed' says 30 sql "SELECT uploaded_bytes FROM get_upload('a')"
 	commands /tmp/upgrade >/tmp/commands
 	ok 'the upgrade says how to go on' says 'pg_ctlcluster * restart
-runuser * ALTER EXTENSION vali_blob UPDATE*' cat /tmp/commands
+runuser *ALTER EXTENSION vali_blob UPDATE*' cat /tmp/commands
 
 	ok 'an update without the restart, which fails, ...' fails sql 'ALTER EXTENSION vali_blob UPDATE'
 	ok '... leaves the old version working' \
 		says advanced sql "SELECT outcome FROM advance_upload('a', 30, 10)"
-	echo '\q' >&"${SESSION[1]}"
 	while IFS= read -r command; do
 		ok "works: $command" eval "$command"
 	done </tmp/commands
