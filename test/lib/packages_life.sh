@@ -162,6 +162,7 @@ ok 'and preloads nothing' says '' \
 	runuser -u postgres -- psql --cluster "$major/second" -XAtc 'SHOW shared_preload_libraries'
 dpkg --purge "$package" >/dev/null 2>&1
 pg_dropcluster --stop "$major" main
+rm "/etc/postgresql/$major/second/conf.d/uploads.conf"
 pg_dropcluster --stop "$major" second
 files >/tmp/after
 ok 'purged, it leaves nothing' diff /tmp/before /tmp/after
