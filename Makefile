@@ -28,6 +28,11 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+ifneq (,$(filter 9.% 10 11 12 13 14, $(MAJORVERSION)))
+$(error vali_blob needs PostgreSQL 15 or later, and $(PG_CONFIG) is of $(MAJORVERSION). Name another: \
+	make PG_CONFIG=/usr/lib/postgresql/N/bin/pg_config)
+endif
+
 # Keep our names out of the way of other libraries', and theirs out of ours.
 ifeq ($(PORTNAME), linux)
 SHLIB_LINK += -Wl,--version-script=$(srcdir)/src/vali_blob.exports

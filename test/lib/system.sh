@@ -17,6 +17,7 @@ make_system() (
 	trap 'exit 130' INT TERM HUP
 	sources=("deb $mirror $suite main")
 	[[ $suite != experimental ]] || sources=("deb $mirror unstable main" "${sources[@]}")
+	[[ $suite != "$(system_codename)" ]] || mapfile -t sources < <(system_sources)
 
 	printf '%s\n' '#!/bin/sh' 'exit 101' >"$work/policy-rc.d"
 	echo 'create_main_cluster = false' >"$work/no_cluster.conf"
@@ -48,8 +49,7 @@ make_system() (
 # The address of the distribution's packages, which no file of ours names
 system_mirror() {
 	local codename mirror
-	# shellcheck disable=SC1091
-	codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+	codename=$(system_codename)
 	# shellcheck disable=SC2016 # apt's variable
 	mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' \
 		"Codename: $codename" | head -n 1)
@@ -58,6 +58,21 @@ system_mirror() {
 		return 1
 	}
 	echo "$mirror"
+}
+
+# The release of the distribution that is installed
+system_codename() (
+	# shellcheck disable=SC1091
+	. /etc/os-release && echo "$VERSION_CODENAME"
+)
+
+# Its sources, with those of its updates
+system_sources() {
+	local codename
+	codename=$(system_codename)
+	# shellcheck disable=SC2016 # apt's variables
+	apt-get indextargets --format '$(RELEASE) deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+		sed -nE "s/^$codename(-(security|updates))? (deb .* main)\$/\3/p" | sort -u
 }
 
 # in_system FOLDER COMMAND...

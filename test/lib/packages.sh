@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Sourced by test/run: the section "packages".  The archive for PGXN, and Debian's packages.
+#
+# Packages are built in the workplace, by its user, and installed in a minimal system of
+# the same release, see system.sh.  That takes root: what was started outside of the
+# workplace waits for the packages, and runs test/lib/packages_life.sh on them.
+
+. "$checkout/test/lib/system.sh"
+
+# Outside of the workplace: makes that system, and keeps it for the next run.
+make_packages_system() {
+	local cache=${XDG_CACHE_HOME:-/var/cache}/vali_blob major version how
+	major=$(installed_major)
+	packages_system=
+	packages_missing="PG_CONFIG is not the distribution's"
+	is_packaged || return 0
+	packages_missing="only root can make a system of its own"
+	((EUID == 0)) || return 0
+
+	# shellcheck disable=SC2016 # dpkg's variable
+	version=$(dpkg-query -W -f '${Version}' "postgresql-$major" 2>/dev/null || true)
+	how=$(declare -f make_packages_system make_system | cksum | cut -d ' ' -f 1)
+	packages_system=$cache/packages-${version//[^[:alnum:].+-]/_}-$how
+	[[ ! -e $packages_system ]] || return 0
+	echo "Making a minimal system with PostgreSQL $version, in $packages_system; takes some minutes" >&2
+	mkdir -p "$cache"
+	# shellcheck disable=SC1091
+	make_system "$packages_system" "$(. /etc/os-release && echo "$VERSION_CODENAME")" \
+		"postgresql-$major" postgresql-server-dev-all make autopkgtest || {
+		packages_system=
+		packages_missing="a system with PostgreSQL $version could not be made"
+	}
+}
+
+# Outside of the workplace: gives it a clone, for the archive, and waits for packages.
+furnish_packages() {
+	mkdir "$workplace/packages"
+	git clone --quiet "$checkout" "$workplace/packages/clone" 2>/dev/null || true
+	is_packaged || touch "$workplace/packages/unpackaged"
+	if [[ -z $packages_system ]]; then
+		echo "$packages_missing" >"$workplace/packages/missing"
+		return
+	fi
+	mkfifo "$workplace/packages/request" "$workplace/packages/answer"
+	(
+		cd "$workplace" # so that it ends with the workplace
+		read -ra arguments <packages/request
+		cp -a "$packages_system" system
+		# the workplace as a whole is there, too
+		TMPDIR=$tmpdir in_system "$workplace/system" \
+			bash "$workplace/source/test/lib/packages_life.sh" "${arguments[@]}" >packages/answer 2>&1 || true
+		rm -rf --one-file-system system
+	) &
+}
+
+# --- inside ---------------------------------------------------------------------------
+
+packages() {
+	local built=$VALI_BLOB_WORKPLACE/packages major old=none
+	major=$(installed_major)
+	make --silent distclean
+	packages_archive
+	check "a build for PostgreSQL 14 is refused, with the command that helps" \
+		says 2 "*needs PostgreSQL 15 or later*make PG_CONFIG=/usr/lib/postgresql/*" make --dry-run MAJORVERSION=14
+	if [[ -e $built/unpackaged ]]; then
+		skip_packages "$(cat "$built/missing")"
+		return
+	fi
+	check "so is a package" says 2 "*apt-get install postgresql-server-dev-all*" \
+		env PG_SUPPORTED_VERSIONS=14 debian/rules clean
+
+	if [[ -e $VALI_BLOB_WORKPLACE/release-1.0/Makefile ]]; then
+		check "the package of 1.0 is built" build_package 1.0.0 "$VALI_BLOB_WORKPLACE/release-1.0" nocheck
+		old=$(echo "$built/1.0.0/postgresql-$major-vali-blob"_*.deb)
+	else
+		skip_packages "git does not have the commit of release 1.0: no package to upgrade from"
+	fi
+	check "the packages are built, of a source package, and their tests pass" build_package 1.1.0 "$PWD" ""
+	check "there is one of each version of PostgreSQL, and its symbols" \
+		is_like "postgresql-$major-vali-blob-dbgsym_* postgresql-$major-vali-blob_*.deb" "$(cd "$built/1.1.0" && echo *.deb)"
+	check "lintian finds nothing" says 0 "" \
+		lintian --info --display-info --pedantic "$built"/1.1.0/*.changes
+	if [[ -e $built/missing ]]; then
+		skip_packages "$(cat "$built/missing")"
+		return
+	fi
+	run in_packages_system "$major" "$old" "$built/1.1.0/postgresql-$major-vali-blob"_*.deb \
+		"$built/1.1.0/vali-blob-1.1.0"
+}
+
+packages_archive() {
+	local archive=dist/vali_blob-$(meta_version).zip
+	if [[ ! -e $VALI_BLOB_WORKPLACE/packages/clone ]]; then
+		skip_packages "git does not have this checkout: no archive"
+		return
+	fi
+	check "the archive for PGXN is made" make --silent --directory="$VALI_BLOB_WORKPLACE/packages/clone" dist
+	cp -r "$VALI_BLOB_WORKPLACE/packages/clone/dist" .
+	check "the archive for PGXN conforms to its specification" \
+		says 0 "" python3 test/lib/pgxn_archive.py "$archive"
+	check "pgxn installs it" pgxn_installs "./$archive"
+	make --silent distclean
+}
+
+# Installed anew, all of it
+pgxn_installs() {
+	local control
+	control=$(pg_config --sharedir)/extension/vali_blob.control
+	rm -f "$control"
+	pgxn install --pg_config "$PG_CONFIG" --make make --nosudo "$1" >"$output" 2>&1 && [[ -e $control ]] || {
+		tail -n 20 "$output"
+		return 1
+	}
+}
+
+# build_package VERSION FOLDER OPTIONS
+# With the same debian/, whatever the version
+build_package() (
+	name=vali-blob-$1
+	mkdir "$VALI_BLOB_WORKPLACE/packages/$1" && cd "$VALI_BLOB_WORKPLACE/packages/$1" || exit
+	mkdir "$name" &&
+		tar -C "$2" --exclude=./debian --exclude=./.git -cf - . | tar -C "$name" -xf - &&
+		tar -czf "vali-blob_$1.orig.tar.gz" "$name" &&
+		cp -r "$VALI_BLOB_WORKPLACE/source/debian" "$name/" &&
+		sed -i "1s/(.*)/($1-1)/" "$name/debian/changelog" &&
+		cd "$name" || exit
+	env --unset=PG_CONFIG PATH=/usr/bin:/bin DEB_BUILD_OPTIONS="parallel=2 $3" \
+		PG_SUPPORTED_VERSIONS="$(installed_major)" \
+		dpkg-buildpackage --unsigned-source --unsigned-changes >../log 2>&1 || {
+		tail -n 40 ../log
+		exit 1
+	}
+)
+
+in_packages_system() {
+	echo "$@" >"$VALI_BLOB_WORKPLACE/packages/request"
+	cat "$VALI_BLOB_WORKPLACE/packages/answer"
+}
+
+skip_packages() {
+	echo "ok 1 # SKIP $1"
+	((++skipped))
+}
