@@ -14,7 +14,9 @@ use Test::More;
 my $root = "$FindBin::Bin/../..";
 
 # Databases have been created with these.
-my %released = ('vali_blob--1.0.sql' => '2fd8548940d9adf17cba0add18bca5b5a9ec2be26ec6c120c9a14ab7befaa29d');
+my %released = (
+	'vali_blob--1.0.sql' => '2fd8548940d9adf17cba0add18bca5b5a9ec2be26ec6c120c9a14ab7befaa29d',
+	'vali_blob--1.0--1.1.sql' => '60c653f32cb4f85301400544e1b1be43c7653ff2711b288ea2ecf3cfe9ed28db');
 
 foreach my $script (sort keys %released)
 {
