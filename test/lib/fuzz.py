@@ -468,9 +468,11 @@ class Caller(Session):
         for name, values in self.fuzz.settings.items():
             if self.rng.random() < 0.3:
                 setup.append(f"SET {name} = '{self.rng.choice(values)}'")
+        # With debug5, PostgreSQL lets a query be canceled in the middle of the rollback of a
+        # subtransaction; the session ends with an internal error at its next ROLLBACK.
         for setting in ("work_mem = 64", "plan_cache_mode = force_custom_plan", "search_path = ''", "row_security = off",
                         "enable_indexscan = off", "default_transaction_isolation = 'serializable'",
-                        "client_min_messages = debug5", "TimeZone = 'Asia/Kathmandu'", self.fuzz.parallel):
+                        "client_min_messages = debug4", "TimeZone = 'Asia/Kathmandu'", self.fuzz.parallel):
             if self.rng.random() < 0.1:
                 setup.append(f"SET {setting}")
         setup.append(f"SET SESSION AUTHORIZATION {self.rng.choice(['DEFAULT', 'DEFAULT', 'fuzz_client', 'fuzz_owner'])}")
