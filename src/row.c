@@ -597,9 +597,11 @@ fit_row(const OpenRow *open, TupleDesc expected)
 
 	memset(nulls, true, natts * sizeof(bool));
 	heap_deform_tuple((HeapTuple) &open->tuple, open->desc, values, nulls);
-	for (int i = 0; i < open->desc->natts; i++)
+	for (int i = 0; i < Min(open->desc->natts, expected->natts); i++)
 	{
-		if (TupleDescAttr(open->desc, i)->attisdropped)
+		/* in place of one that the query knows as dropped, there may be any type */
+		if (TupleDescAttr(open->desc, i)->attisdropped ||
+			TupleDescAttr(expected, i)->attisdropped)
 			nulls[i] = true;
 	}
 

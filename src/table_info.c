@@ -363,8 +363,11 @@ is_idle_trigger(const TableInfo *info, const Trigger *trigger)
 
 /* Does the table have triggers that our updates may fire? */
 static bool
-has_triggers(TableInfo *info, const TriggerDesc *triggers)
+has_triggers(TableInfo *info, Relation rel)
 {
+	/* copied, as the relation cache entry may be rebuilt meanwhile */
+	const TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
+
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		if (!is_idle_trigger(info, &triggers->triggers[i]))
@@ -432,7 +435,7 @@ static const char *
 examine_session_table(TableInfo *info, Relation rel)
 {
 	find_columns(RelationGetDescr(rel), info->map);
-	if (has_triggers(info, rel->trigdesc))
+	if (has_triggers(info, rel))
 		return "Table \"upload_session\" has triggers.";
 	if (has_other_columns(info, RelationGetDescr(rel)))
 		return "Columns of table \"upload_session\" have other types, or are GENERATED ALWAYS.";
@@ -637,11 +640,14 @@ find_part_key(const TableInfo *info, Relation rel)
 static const char *
 examine_part_table(TableInfo *info, Relation rel)
 {
+	/* copied, as above */
+	const TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
+
 	if (!find_part_columns(info, rel))
 		return "Table \"upload_part\" has other columns.";
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		if (!is_idle_part_trigger(info, &rel->trigdesc->triggers[i]))
+		if (!is_idle_part_trigger(info, &triggers->triggers[i]))
 			return "Table \"upload_part\" has triggers.";
 	}
 	info->key_index = find_part_key(info, rel);
