@@ -107,6 +107,7 @@ pgxn_installs() {
 	local control
 	control=$(pg_config --sharedir)/extension/vali_blob.control
 	rm -f "$control"
+	mkdir -p "$(pg_config --libdir)" # which pgxn wants to be there
 	pgxn install --pg_config "$PG_CONFIG" --make make --nosudo "$1" >"$output" 2>&1 && [[ -e $control ]] || {
 		tail -n 20 "$output"
 		return 1
