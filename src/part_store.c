@@ -40,10 +40,14 @@
 #include "store_internal.h"
 #include "table_info.h"
 
-/* The last part of a session that begins before an offset */
+/*
+ * The last part of a session that begins before an offset.  We read the columns as of
+ * these types, which somebody may have changed.
+ */
 static Statement find_last = {
-	.text = "SELECT p.upload_id, p.chunk_offset, p.chunk_length, p.part_number, "
-	"p.etag, p.checksum, p.confirmed_at "
+	.text = "SELECT p.upload_id, p.chunk_offset::pg_catalog.int8, "
+	"p.chunk_length::pg_catalog.int8, p.part_number::pg_catalog.int4, "
+	"p.etag::pg_catalog.text, p.checksum::pg_catalog.bytea, p.confirmed_at "
 	"FROM @.upload_part AS p WHERE p.upload_id OPERATOR(pg_catalog.=) $1 "
 	"AND p.chunk_offset OPERATOR(pg_catalog.<) $2 "
 	"ORDER BY p.chunk_offset DESC LIMIT 1",

@@ -39,7 +39,8 @@ static Statement select_parts = {
 };
 
 static Statement select_ranges = {
-	.text = "SELECT p.chunk_offset, p.chunk_length FROM @.upload_part AS p "
+	.text = "SELECT p.chunk_offset::pg_catalog.int8, p.chunk_length::pg_catalog.int8 "
+	"FROM @.upload_part AS p "
 	"WHERE p.upload_id OPERATOR(pg_catalog.=) $1 ORDER BY p.chunk_offset",
 	.nargs = 1, .argtypes = {TEXTOID},
 	.many_rows = true,

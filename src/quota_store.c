@@ -54,7 +54,8 @@
 #include "table_info.h"
 
 static Statement select_quota = {
-	.text = "SELECT q.max_upload_size, q.max_live_uploads, q.max_live_bytes, q.counted::pg_catalog.int4::pg_catalog.int8 "
+	.text = "SELECT q.max_upload_size::pg_catalog.int8, q.max_live_uploads::pg_catalog.int8, "
+	"q.max_live_bytes::pg_catalog.int8, q.counted::pg_catalog.int4::pg_catalog.int8 "
 	"FROM @.upload_quota AS q WHERE q.owner OPERATOR(pg_catalog.=) $1",
 	.nargs = 1, .argtypes = {TEXTOID},
 };

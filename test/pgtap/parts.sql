@@ -278,5 +278,11 @@ SELECT pg_temp.upload('complete') AS id \gset
 SELECT delete_upload(:'id', reclaim_complete => true) AS deleted \gset
 SELECT is((SELECT (reason, parts)::text FROM upload_reclaim WHERE upload_id = :'id'), '(complete,)', '... also one without parts');
 
+-- A column that was given another type is read as of its own
+SELECT pg_temp.parts('scattered') AS id \gset
+ALTER TABLE upload_part DROP CONSTRAINT upload_part_check, ALTER etag TYPE integer USING 7, ALTER chunk_length TYPE numeric;
+SELECT is((try_advance_upload(:'id', 10, 10, etag => '7')).outcome::text, 'replayed', 'a chunk is compared with a part whose columns have other types');
+SELECT results_eq(format('SELECT * FROM missing_ranges(%L)', :'id'), 'VALUES (0::bigint, 10::bigint), (20, 20), (60, 40)', '... and so are the gaps between parts');
+
 SELECT * FROM finish();
 ROLLBACK;
