@@ -151,7 +151,7 @@ make_fakes() {
 	mkdir "$fake/no_sudo"
 	ln -s /usr/bin/* "$fake/no_sudo"
 	rm -f "$fake/no_sudo/sudo"
-	without_sudo=(env PATH="$fake/no_sudo")
+	without_sudo=(env --unset=PG_CONFIG PATH="$fake/no_sudo")
 	without_packages=(env PG_CONFIG="$fake/packages/pg_config" PATH="$fake/packages:$fake/no_sudo")
 }
 
@@ -168,7 +168,7 @@ make_fake_suites() {
 			"postgresql-97 | 97.1-1 | http://mirror.invalid testing/main amd64 Packages" \
 			"postgresql-97 | 97.1-1 | http://mirror.invalid unstable/main amd64 Packages" ;;
 		esac'
-	with_suites=(env TMPDIR="$TMPDIR/suites" XDG_CACHE_HOME="$TMPDIR/suites/cache" PATH="$fake/suites:$PATH")
+	with_suites=(env --unset=PG_CONFIG TMPDIR="$TMPDIR/suites" XDG_CACHE_HOME="$TMPDIR/suites/cache" PATH="$fake/suites:$PATH")
 }
 
 fake() {
