@@ -12,6 +12,7 @@ package=postgresql-$major-vali-blob
 output=$(mktemp)
 export DEBIAN_FRONTEND=noninteractive PGCONNECT_TIMEOUT=10
 tests=0
+cd / # the user postgres may not enter the workplace's folder
 
 # ok DESCRIPTION COMMAND...
 ok() {
