@@ -1003,6 +1003,8 @@ class Round:
             rows(connection, f"SELECT {self.schema}.set_upload_quota('ann', 3, 1000, 100)")
 
     def read_catalog(self, connection):
+        # the names of types are qualified, for callers with an empty search_path, too
+        rows(connection, "SET search_path = ''")
         of_extension = """FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'vali_blob'
             AND d.deptype = 'e' """
         self.functions = [function for function in read_functions(connection, self.schema)
