@@ -600,7 +600,8 @@ class Bookkeeper(Session):
 
 
 class Watcher(Session):
-    """Looks whether what is committed only goes forward."""
+    """Looks whether what is committed only goes forward.  One status is given another name,
+    and back, by those who change the catalog."""
 
     application = "fuzz watcher"
     LIVE = ("pending", "in_progress")
@@ -612,7 +613,7 @@ class Watcher(Session):
     def step(self):
         time.sleep(0.02)
         for name, *key, status, confirmed, size in rows(self.connection, f"""
-                SELECT upload_id, id, created_at, status::text, uploaded_bytes, total_size
+                SELECT upload_id, id, created_at, replace(status::text, 'away', 'aborted'), uploaded_bytes, total_size
                 FROM {self.fuzz.schema}.upload_session"""):
             before = self.known.get(tuple(key))
             now = (status, confirmed, size)
