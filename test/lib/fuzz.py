@@ -600,7 +600,8 @@ class Bookkeeper(Session):
 
 
 class Watcher(Session):
-    """Looks whether what is committed only goes forward."""
+    """Looks whether what is committed only goes forward.  One status is given another name,
+    and back, by those who change the catalog."""
 
     application = "fuzz watcher"
     LIVE = ("pending", "in_progress")
@@ -612,7 +613,7 @@ class Watcher(Session):
     def step(self):
         time.sleep(0.02)
         for name, *key, status, confirmed, size in rows(self.connection, f"""
-                SELECT upload_id, id, created_at, status::text, uploaded_bytes, total_size
+                SELECT upload_id, id, created_at, replace(status::text, 'away', 'aborted'), uploaded_bytes, total_size
                 FROM {self.fuzz.schema}.upload_session"""):
             before = self.known.get(tuple(key))
             now = (status, confirmed, size)
@@ -1003,6 +1004,8 @@ class Round:
             rows(connection, f"SELECT {self.schema}.set_upload_quota('ann', 3, 1000, 100)")
 
     def read_catalog(self, connection):
+        # the names of types are qualified, for callers with an empty search_path, too
+        rows(connection, "SET search_path = ''")
         of_extension = """FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'vali_blob'
             AND d.deptype = 'e' """
         self.functions = [function for function in read_functions(connection, self.schema)
