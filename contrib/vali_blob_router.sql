@@ -127,7 +127,8 @@ $make$);
 --
 
 SELECT pg_temp.make_function(name, 'plproxy', format(
-	'CLUSTER @server@; RUN ON coalesce(pg_catalog.hashtext(upload_id), 0); TARGET @schema@.%I;', name))
+	'CLUSTER @server@; RUN ON coalesce(pg_catalog.hashtext(upload_id), 0); SELECT * FROM @schema@.%I(%s);',
+	name, array_to_string(argument_names, ', ')))
 FROM functions WHERE argument_names[1] = 'upload_id';
 
 -- The id is made here, as it says where to start.
@@ -211,7 +212,7 @@ WHERE attrelid = (SELECT format('%s.chunk_result', schema)::regclass FROM names)
 SELECT pg_temp.make_part('get_uploads', 'coalesce(pg_catalog.hashtext(upload_ids), 0)', 'SPLIT upload_ids;');
 SELECT pg_temp.make($make$
 CREATE FUNCTION @router@.any_get_uploads(upload_ids text[], owner text) RETURNS SETOF @schema@.upload_session VOLATILE LANGUAGE plproxy AS $$
-	CLUSTER @server@; RUN ON 0; TARGET @schema@.get_uploads;
+	CLUSTER @server@; RUN ON 0; SELECT * FROM @schema@.get_uploads(upload_ids, owner);
 $$;
 COMMENT ON FUNCTION @router@.any_get_uploads IS 'for get_uploads()';
 $make$);
