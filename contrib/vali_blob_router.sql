@@ -143,7 +143,8 @@ SELECT pg_temp.make_part('concatenate_uploads', 'coalesce(pg_catalog.hashtext(up
 SELECT pg_temp.make_function('concatenate_uploads', 'plpgsql', $body$
 DECLARE
 	new_id text := upload_id;
-	partitions integer[] := ARRAY(SELECT DISTINCT @router@.partition_of(u) FROM unnest(upload_ids || new_id) AS u WHERE u IS NOT NULL);
+	partitions integer[] := ARRAY(SELECT DISTINCT @router@.partition_of(u) FROM unnest(upload_ids) AS u WHERE u IS NOT NULL
+		UNION SELECT @router@.partition_of(new_id) WHERE new_id IS NOT NULL);
 BEGIN
 	IF cardinality(partitions) > 1 THEN
 		RAISE EXCEPTION 'the uploads are in partitions % of server %', array_to_string(partitions, ', '), @server@

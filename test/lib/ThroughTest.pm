@@ -20,16 +20,16 @@ our @EXPORT = qw(prepare_through run_through);
 my $id = qr/(?:\w+|:'\w+'|''\w+''|'[\w-]+')/;
 my @changes = (
 	[ qr/^CREATE EXTENSION .*\n/m, sub { '' } ],
-	[ qr/^SET LOCAL (vali_blob\.\w+) = '?([^';]+)'?;/m, sub { "SELECT through.set('$1', '$2');" } ],
+	[ qr/^SET (?:LOCAL )?(vali_blob\.\w+) = '?([^';]+)'?;/m, sub { "SELECT through.set('$1', '$2');" } ],
 	[ qr/^RESET (vali_blob\.\w+);/m, sub { "SELECT through.set('$1', NULL);" } ],
 	[ qr/set_config\('(vali_blob\.\w+)', (\w+), true\)/, sub { "through.set('$1', $2)" } ],
 	[ qr/^((?:ALTER TABLE|DELETE FROM) (?:upload_session|upload_reclaim)[^;]*);/m, sub { "SELECT through.run(\$run\$$1\$run\$);" } ],
 	[ qr/^(\s+)(DELETE FROM upload_reclaim);/m, sub { "$1PERFORM through.run(\$run\$$2\$run\$);" } ],
 	[ qr/\b(s\.)?ctid\b/, sub { 'through.place(' . ($1 // '') . 'upload_id)' } ],
-	[ qr/FROM upload_session((?: AS)?(?: [a-z])?)\s+WHERE ((?:\w\.)?upload_id) = ($id)/, sub { "FROM through.sessions($3)$1 WHERE $2 = $3" } ],
-	[ qr/FROM upload_session\b/, sub { 'FROM through.sessions()' } ],
-	[ qr/FROM upload_part\b/, sub { 'FROM through.parts()' } ],
-	[ qr/FROM upload_reclaim\b/, sub { 'FROM through.reclaims()' } ],
+	[ qr/(?<!DELETE )FROM upload_session((?: AS)?(?: [a-z])?)\s+WHERE ((?:\w\.)?upload_id) = ($id)/, sub { "FROM through.sessions($3)$1 WHERE $2 = $3" } ],
+	[ qr/(?<!DELETE )FROM upload_session\b/, sub { 'FROM through.sessions()' } ],
+	[ qr/(?<!DELETE )FROM upload_part\b/, sub { 'FROM through.parts()' } ],
+	[ qr/(?<!DELETE )FROM upload_reclaim\b/, sub { 'FROM through.reclaims()' } ],
 	[ qr/JOIN upload_session\b/, sub { 'JOIN through.sessions()' } ],
 	[ qr/UPDATE upload_(session|part)\b/, sub { "UPDATE through.$1" } ],
 	[ qr/(GET STACKED DIAGNOSTICS [^;]*;)/, sub {

@@ -42,14 +42,14 @@ CREATE FUNCTION through.plain(told text, kind text) RETURNS text LANGUAGE sql AS
 		WHEN 'hint' THEN regexp_replace(told, '^Remote hint: ', '') END
 $$;
 
--- A new id, in partition 0.
+-- A new id, in the partition of those that the script on concatenation names.
 CREATE FUNCTION through.id() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	new_id text;
 BEGIN
 	LOOP
 		new_id := gen_random_uuid();
-		EXIT WHEN partition_of(new_id) = 0;
+		EXIT WHEN partition_of(new_id) = partition_of('whole');
 	END LOOP;
 	RETURN new_id;
 END $$;

@@ -12,8 +12,8 @@ $$;
 -- Write what the rule tables change of a row.
 CREATE FUNCTION through.put_session(new_row jsonb) RETURNS integer LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 	UPDATE upload_session AS s
-	   SET (created_at, updated_at, expires_at, end_by, ttl, lease_expires_at, rules_version, owner)
-	     = (n.created_at, n.updated_at, n.expires_at, n.end_by, n.ttl, n.lease_expires_at, n.rules_version, n.owner)
+	   SET (created_at, updated_at, expires_at, end_by, ttl, lease_expires_at, rules_version, uploaded_bytes, total_size)
+	     = (n.created_at, n.updated_at, n.expires_at, n.end_by, n.ttl, n.lease_expires_at, n.rules_version, n.uploaded_bytes, n.total_size)
 	  FROM jsonb_populate_record(NULL::upload_session, new_row) AS n WHERE n.upload_id = s.upload_id
 	RETURNING 1
 $$;
