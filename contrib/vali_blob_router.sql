@@ -160,7 +160,9 @@ END $body$);
 
 --
 -- Calls with many ids are split, and their results put together in the order of the
--- arguments.  Arrays that cannot be split go to a partition as they are, to be refused.
+-- arguments.  Arrays that cannot be split go to a partition as they are, to be refused, and so
+-- do those with elements that are refused whatever the sessions are: other partitions would
+-- have done their share.
 --
 
 SELECT pg_temp.make($make$
@@ -198,7 +200,8 @@ DECLARE
 BEGIN
 	IF @router@.is_list(upload_ids, n) AND @router@.is_list(chunk_offsets, n) AND @router@.is_list(chunk_lengths, n)
 		AND @router@.is_list(some_numbers, n) AND @router@.is_list(some_etags, n) AND @router@.is_list(some_checksums, n)
-		AND @router@.is_list(some_epochs, n)
+		AND @router@.is_list(some_epochs, n) AND array_position(upload_ids, NULL) IS NULL
+		AND 0 <= ALL (chunk_offsets) AND 0 <= ALL (chunk_lengths)
 	THEN
 		RETURN QUERY SELECT %s FROM @router@.split_advance_uploads(upload_ids, chunk_offsets, chunk_lengths, owner,
 			some_numbers, some_etags, some_checksums, some_epochs, ARRAY(SELECT generate_series(1, n))) AS r ORDER BY r.nr;
@@ -221,8 +224,7 @@ SELECT pg_temp.make_function('get_uploads', 'plpgsql', $body$
 BEGIN
 	IF @router@.is_list(upload_ids, cardinality(upload_ids)) THEN
 		RETURN QUERY SELECT r.* FROM @router@.part_get_uploads(ARRAY(SELECT DISTINCT unnest(upload_ids)), owner) AS r
-			JOIN (SELECT id, min(n) AS first FROM unnest(upload_ids) WITH ORDINALITY AS u (id, n) GROUP BY id) AS u
-			ON u.id = r.upload_id ORDER BY u.first;
+			JOIN unnest(upload_ids) WITH ORDINALITY AS u (id, n) ON u.id = r.upload_id ORDER BY u.n;
 	ELSE
 		RETURN QUERY SELECT r.* FROM @router@.any_get_uploads(upload_ids, owner) AS r;
 	END IF;

@@ -86,7 +86,7 @@ sub run_through
 	is_deeply(\@unexpected, [], "$name.sql: all lines pass, but those that are known not to") or diag grep { /^#/ } split /^/, $stderr . $stdout;
 	is_deeply(\@passing, [], "$name.sql: ... which do not");
 	cmp_ok($passed, '>=', $params{passed}, "$name.sql: $passed lines have passed");
-	as_app($router, $_) foreach 'SELECT through.run($$DELETE FROM upload_session; DELETE FROM upload_reclaim$$)';
+	as_app($router, $_) foreach 'SELECT through.run($$DELETE FROM upload_session; DELETE FROM upload_reclaim; ALTER ROLE app IN DATABASE uploads RESET ALL$$)';
 	return;
 }
 

@@ -37,7 +37,7 @@ DECLARE
 BEGIN
 	IF new_value IS NULL THEN
 		EXECUTE place || 'RESET ' || setting;
-		PERFORM set_config(name, boot_val, false) FROM pg_settings WHERE name = setting;
+		PERFORM set_config(s.name, s.boot_val, false) FROM pg_settings AS s WHERE s.name = $1;
 	ELSE
 		EXECUTE format('%s SET %s TO %L', place, setting, new_value);
 		PERFORM set_config(setting, new_value, false);

@@ -106,15 +106,15 @@ sub random_array
 my @ids = map { "batch-$_" } 1 .. 12;
 my @batches = (
 	(map { "SELECT status FROM start_upload('file', 1000, upload_id => '$_', any_order => @{[ rand 2 < 1 ? 'true' : 'false' ]}, owner => 'ann')" } @ids),
-	'SELECT * FROM get_uploads(NULL)', q{SELECT * FROM get_uploads('{}')}, q{SELECT * FROM get_uploads('{{batch-1},{batch-2}}')},
+	'SELECT * FROM get_uploads(NULL)', q{SELECT * FROM get_uploads('{}')}, q{SELECT upload_id FROM get_uploads('{{batch-1},{batch-2}}')},
 	q{SELECT upload_id FROM get_uploads('{batch-2,NULL,batch-1,nobody,batch-2}')},
 	q{SELECT count(*) FROM advance_uploads('{}', '{}', '{}')});
 foreach (1 .. 150)
 {
 	my $n = int rand 9;
-	my @arrays = (random_array('text', $n, map { "'$_'" } @ids, 'nobody'), random_array('bigint', $n, 0, 10, 20, 30), random_array('bigint', $n, 0, 10, 20));
+	my @arrays = (random_array('text', $n, map { "'$_'" } @ids, 'nobody'), random_array('bigint', $n, 0, 10, 20, 30), random_array('bigint', $n, 0, 10, 20, rand 20 < 1 ? -1 : 5));
 	push @arrays, 'owner => ' . ("'ann'", "'bob'", 'NULL')[ rand 3 ] if rand 3 < 1;
-	push @arrays, 'part_numbers => ' . random_array('integer', $n, 1 .. 9, 'NULL', 'NULL') if rand 4 < 1;
+	push @arrays, 'part_numbers => ' . random_array('integer', $n, 'NULL') if rand 4 < 1;
 	push @arrays, 'etags => ' . random_array('text', $n, "'a'", "'b'", 'NULL') if rand 3 < 1;
 	push @arrays, 'checksums => ' . random_array('bytea', $n, q{'\x01'}, 'NULL') if rand 4 < 1;
 	push @arrays, 'lease_epochs => ' . random_array('bigint', $n, 0, 'NULL', 'NULL', 1) if rand 4 < 1;
@@ -123,11 +123,11 @@ foreach (1 .. 150)
 }
 my $through = outcomes('router', ' user=app', @batches);
 my $direct = outcomes('one', '', @batches);
-is($through, $direct, 'calls with many ids answer as on one server, in the order of the arguments')
-  or do { my @t = split /^/, $through; my @d = split /^/, $direct; my ($i) = grep { ($t[$_] // '') ne ($d[$_] // '') } 0 .. $#d; diag "line $i: $t[$i] not $d[$i]" };
+ok($through eq $direct, 'calls with many ids answer as on one server, in the order of the arguments')
+  or do { my @t = split /^/, $through; my @d = split /^/, $direct; my ($i) = grep { ($t[$_] // '') ne ($d[$_] // '') } 0 .. $#d; diag "line $i: $t[$i] not $d[$i]" if defined $i };
 my %seen;
 $seen{$_}++ foreach $direct =~ /^(\w{5})$/mg;
-cmp_ok($seen{$_} // 0, '>', 0, "... with SQLSTATE $_") foreach '00000', '22004', '22023', '23505';
+cmp_ok($seen{$_} // 0, '>', 0, "... with SQLSTATE $_") foreach '00000', '22004', '22023';
 is(join(' ', map { $_->safe_psql('uploads', "SELECT count(*) > 0 FROM $vb.upload_session") } @shards), 't t t', 'all servers have some of them');
 
 # --- ids
@@ -136,11 +136,11 @@ like(as_app($router, "SELECT upload_id FROM start_upload('file')"), qr/^[0-9a-f-
 is(as_app($router, "SELECT count(*) FROM generate_series(1, 20), start_upload('file')"), 20, '... for each');
 is_deeply([ sqlstates_of($router, 'router', 'SET ROLE app; SET search_path = ' . $path,
 			q{SELECT start_upload('file', or_resume => true)}, q{SELECT start_upload(NULL)}, q{SELECT start_upload('file', upload_id => 'batch-1')},
-			q{SELECT get_upload(NULL)}, q{SELECT advance_upload('nobody', 0, 1)}, q{SELECT advance_upload('batch-2', 0, 1001, owner => 'ann')}) ],
-	[ '22004', '22004', '23505', '22004', 'VB001', 'VB005' ], 'errors have their SQLSTATE');
+			q{SELECT get_upload(NULL)}, q{SELECT advance_upload('nobody', 0, 1)}, q{SELECT complete_upload('batch-2', owner => 'ann')}) ],
+	[ '22004', '22004', '23505', '22004', 'VB001', 'VB006' ], 'errors have their SQLSTATE');
 my ($rc, $stdout, $stderr) = $router->psql('router', q{SELECT start_upload('file', 10, upload_id => 'batch-error'); SELECT advance_upload('batch-error', 0, 11)},
 	connstr => $router->connstr('router') . ' user=app');
-like($stderr, qr/ERROR:  \Q$api\E\.advance_upload\(10\): \[uploads\] REMOTE ERROR: chunk .* upload "batch-error"/, '... and a text with a prefix');
+like($stderr, qr/ERROR:  \Q$api\E\.advance_upload\(11\): \[uploads\] REMOTE ERROR: upload "batch-error" would reach byte 11/, '... and a text with a prefix');
 like($stderr, qr/DETAIL:  Remote detail: \{"total_size": 10, "provided_end": 11\}$/m, '... also the detail');
 $_->safe_psql('uploads', "TRUNCATE $vb.upload_session CASCADE") foreach @shards;
 
@@ -278,8 +278,7 @@ sub kill_a_server
 	wait_for_uploaders('a server is killed, and its uploads fail', sub { 20 < grep { $_->[0] eq 'failed' } told($place) });
 	my $down = place();
 	wait_for_uploaders('... others go on', sub { my %n; $n{ $_->[1] }++ foreach grep { $_->[0] =~ /^(?:advanced|replayed)$/ } told($down); 30 < keys %n });
-	is(join(' ', sort keys %{ { map { ($_->[0] => 1) } grep { $partition{ $_->[1] } != 0 } told($place) } } =~ s/replayed|advanced|started|complete|in_progress| //gr), '',
-		'... and do not notice');
+	is_deeply([ grep { $_->[0] eq 'failed' && $partition{ $_->[1] } != 0 } told($place) ], [], '... and do not notice');
 	is(as_monitor(q{SELECT count(*), string_agg(shard::text, ',') FILTER (WHERE error IS NOT NULL) FROM sweeper_status_by_shard()}), '3|0', 'monitoring says which server is away');
 	is(as_monitor(q{SELECT running, last_error ~ '^partition 0: .*refused|No such file' FROM sweeper_status()}), 'f|t', '... also of all');
 	is(sqlstate_of($router, "SET ROLE app; SET search_path = $path; SELECT list_uploads()", 'router'), 'XX000', 'a listing without the sessions of a server is refused');
@@ -334,11 +333,11 @@ sub run_rule_tables
 {
 	my ($router) = @_;
 
-	run_through($router, 'chunk', passed => 280, changes => [
+	run_through($router, 'chunk', passed => 190, changes => [
 		qr/^SELECT pg_stat_get_xact_tuples_updated.*\n/m, '', qr/^SELECT is\(pg_stat_get_xact_tuples_updated.*?;\n/ms, '' ]);
 	run_through($router, 'lifecycle', passed => 130);
 	run_through($router, 'parts', passed => 130);
-	run_through($router, 'lease', passed => 700, changes => [
+	run_through($router, 'lease', passed => 800, changes => [
 		qr/^-- How many versions of rows.*?(?=^--\n-- Acquire)/ms, '',
 		qr/^-- Read-only\n.*?(?=^SELECT \* FROM finish)/ms, '' ]);
 	run_through($router, 'owner', passed => 100);
