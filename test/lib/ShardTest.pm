@@ -10,10 +10,23 @@ use Exporter 'import';
 use File::Basename;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
 use UploadTest;
 
 our @EXPORT = qw(has_extension start_shard start_shards create_router run_router_script grant_router partition_connstr as_app
+  start_uploaders wait_for_uploaders told place uploaders_have_ended finish_uploaders
   $vb $api $server $path $checkout);
+
+my %uploaders;
+
+# However the test ends, they end with it.
+END
+{
+	my $status = $?;
+	$_->{run}->kill_kill foreach values %uploaders;
+	$? = $status;
+}
 
 our $vb = '"the ""vb"""';
 our $api = '"the ""router"""';
@@ -111,5 +124,44 @@ sub as_app
 
 	return $router->safe_psql('router', $sql, connstr => $router->connstr('router') . ' user=app');
 }
+
+# Start processes that upload.
+sub start_uploaders
+{
+	my ($router, $count, $hold) = @_;
+
+	foreach my $name (map { "u$_" } 1 .. $count)
+	{
+		my $uploader = $uploaders{$name} = { in => '', out => '', err => '' };
+		$uploader->{run} = IPC::Run::start([ '/usr/bin/python3', "$checkout/test/lib/shard_uploader.py", $router->connstr('router') . ' user=app', $api, $name, 6, 20, $hold ],
+			'<', \$uploader->{in}, '>', \$uploader->{out}, '2>', \$uploader->{err}, IPC::Run::timeout(20 * $PostgreSQL::Test::Utils::timeout_default));
+	}
+	return;
+}
+
+# Wait until what they have told makes a condition true.
+sub wait_for_uploaders
+{
+	my ($name, $condition) = @_;
+
+	foreach (1 .. 20 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		$_->{run}->pump_nb foreach grep { $_->{run}->pumpable } values %uploaders;
+		return pass($name) if $condition->();
+		usleep(50_000);
+	}
+	fail($name);
+	diag join "\n", map { $_->{err} } values %uploaders;
+	return;
+}
+
+# What they have told from a place on, as [ outcome, id, bytes or SQLSTATE ].
+sub told { return map { [ split / / ] } map { split /\n/, substr $uploaders{$_}{out}, $_[0]{$_} // 0 } keys %uploaders; }
+sub place { return { map { ($_ => 1 + rindex $uploaders{$_}{out}, "\n") } keys %uploaders }; }
+
+sub uploaders_have_ended { return !grep { $_->{run}->pumpable } values %uploaders; }
+
+# Returns what those that have failed say.
+sub finish_uploaders { return join ' ', map { $_->{run}->finish ? () : $_->{err} } values %uploaders; }
 
 1;

@@ -8,12 +8,12 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
+use LeaseTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use ShardTest;
 use Test::More;
 use ThroughTest;
-use Time::HiRes qw(usleep);
 use UploadTest;
 
 plan skip_all => 'plproxy is not there' if !has_extension('plproxy');
@@ -212,55 +212,12 @@ $_->safe_psql('uploads', "TRUNCATE $vb.upload_session, $vb.upload_reclaim CASCAD
 
 # --- a server is killed
 
-my $python = '/usr/bin/python3';
-my %uploaders;
-END
-{
-	my $status = $?;
-	$_->{run}->kill_kill foreach values %uploaders;
-	$? = $status;
-}
-
 SKIP:
 {
-	skip 'python3-psycopg2 is not there', 1 if !run_log([ $python, '-c', 'import psycopg2' ]);
+	skip 'python3-psycopg2 is not there', 1 if !find_psycopg2();
 	kill_a_server();
 	run_example();
 }
-
-# Start processes that upload.
-sub start_uploaders
-{
-	my ($count, $hold) = @_;
-
-	foreach my $name (map { "u$_" } 1 .. $count)
-	{
-		my $uploader = $uploaders{$name} = { in => '', out => '', err => '' };
-		$uploader->{run} = IPC::Run::start([ $python, "$checkout/test/lib/shard_uploader.py", $router->connstr('router') . ' user=app', $api, $name, 6, 20, $hold ],
-			'<', \$uploader->{in}, '>', \$uploader->{out}, '2>', \$uploader->{err}, IPC::Run::timeout(20 * $PostgreSQL::Test::Utils::timeout_default));
-	}
-	return;
-}
-
-# Wait until what they have told makes a condition true.
-sub wait_for_uploaders
-{
-	my ($name, $condition) = @_;
-
-	foreach (1 .. 20 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		$_->{run}->pump_nb foreach grep { $_->{run}->pumpable } values %uploaders;
-		return pass($name) if $condition->();
-		usleep(50_000);
-	}
-	fail($name);
-	diag join "\n", map { $_->{err} } values %uploaders;
-	return;
-}
-
-# What they have told from a place on, as [ outcome, id, bytes or SQLSTATE ].
-sub told { return map { [ split / / ] } map { split /\n/, substr $uploaders{$_}{out}, $_[0]{$_} // 0 } keys %uploaders; }
-sub place { return { map { ($_ => 1 + rindex $uploaders{$_}{out}, "\n") } keys %uploaders }; }
 
 sub kill_a_server
 {
@@ -270,7 +227,7 @@ sub kill_a_server
 	append_to_file($hold, '');
 	$partition{ (split /\|/)[0] } = (split /\|/)[1]
 	  foreach split /\n/, as_app($router, q{SELECT id, partition_of(id) FROM generate_series(1, 16) AS u, generate_series(0, 5) AS n, LATERAL (SELECT format('u%s-%s', u, n)) AS x (id)});
-	start_uploaders(16, $hold);
+	start_uploaders($router, 16, $hold);
 	wait_for_uploaders('16 uploaders upload to all servers', sub { my %n; $n{ $partition{ $_->[1] } }++ foreach grep { $_->[0] eq 'advanced' } told({}); 3 == grep { $_ > 50 } values %n });
 
 	my $place = place();
@@ -294,8 +251,8 @@ sub kill_a_server
 	my $up = place();
 	wait_for_uploaders('the server comes back, and so do its uploads', sub { 20 < grep { $_->[0] =~ /^(?:advanced|replayed)$/ && $partition{ $_->[1] } == 0 } told($up) });
 	unlink $hold;
-	wait_for_uploaders('all uploads end', sub { 16 == grep { !$_->{run}->pumpable } values %uploaders });
-	is(join(' ', map { $_->{run}->finish ? () : $_->{err} } values %uploaders), '', '... without an error');
+	wait_for_uploaders('all uploads end', sub { uploaders_have_ended() });
+	is(finish_uploaders(), '', '... without an error');
 
 	my (%complete, %states, %most);
 	foreach (told({}))
@@ -376,7 +333,7 @@ with servers[0].cursor() as cursor:
     print(0 < cursor.fetchone()[0] < 40)
 };
 	local $ENV{PYTHONPATH} = "$checkout/examples/shards";
-	IPC::Run::run([ $python, '-B', '-', map { partition_connstr($_) } @shards ], '<', \$script, '>', \$stdout, '2>', \$stderr);
+	IPC::Run::run([ '/usr/bin/python3', '-B', '-', map { partition_connstr($_) } @shards ], '<', \$script, '>', \$stdout, '2>', \$stderr);
 	is($stdout, "True 40\nTrue\n", 'the client that hashes by itself has sessions on all servers, and lists the newest') or diag $stderr;
 	my $code = grep { /\S/ && !/^\s*#/ } split /\n/, slurp_file("$checkout/examples/shards/shards.py") =~ s/""".*?"""//gsr;
 	cmp_ok($code, '<=', 40, "... in $code lines");
