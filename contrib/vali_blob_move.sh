@@ -80,7 +80,7 @@ new_node=$(on "$to" <<<"LOAD 'vali_blob'; SELECT current_setting('vali_blob.node
 
 # Sessions whose id the router maps to these partitions
 moved="abs(pg_catalog.hashtext(upload_id::text) % $count) IN ($partitions)"
-tables="$schema.upload_session $schema.upload_part $schema.upload_reclaim $schema.upload_live"
+tables=("$schema".upload_{session,part,reclaim,live})
 name=vali_blob_move_${partitions//,/_}
 
 give_up() {
@@ -99,7 +99,7 @@ on "$to" <<<"SELECT format('ALTER DATABASE %I SET vali_blob.sweep = off', curren
 on "$from" <<<"$(
 	printf 'CREATE PUBLICATION %s FOR TABLE ' "$name"
 	first=
-	for table in $tables; do
+	for table in "${tables[@]}"; do
 		printf '%s%s WHERE (%s)' "$first" "$table" "$moved"
 		first=', '
 	done
@@ -131,7 +131,7 @@ in_lock() {
 
 in_lock "BEGIN"
 pid=$(in_lock "SELECT pg_backend_pid()")
-for table in $tables; do
+for table in "${tables[@]}"; do
 	in_lock "LOCK TABLE $table"
 done
 begun=$SECONDS

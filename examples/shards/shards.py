@@ -2,12 +2,13 @@
 
 Each server is a database with vali_blob and a vali_blob.node of its own.  The hash chooses one
 of BUCKETS, and the list of buckets names its server, so that another server can take over
-some of them.  BUCKETS never changes.
+some of them.  BUCKETS never changes.  In SQL, the bucket of a session is
+get_byte(decode(md5(upload_id::text), 'hex'), 0) % 64.
 """
 
+import hashlib
 import heapq
 import uuid
-import zlib
 
 BUCKETS = 64
 
@@ -20,7 +21,7 @@ class Shards:
         self.buckets = buckets or [bucket % len(servers) for bucket in range(BUCKETS)]
 
     def server(self, upload_id):
-        return self.servers[self.buckets[zlib.crc32(upload_id.encode()) % BUCKETS]]
+        return self.servers[self.buckets[hashlib.md5(upload_id.encode()).digest()[0] % BUCKETS]]
 
     def call(self, function, upload_id, **arguments):
         """Calls a function that concerns one session."""

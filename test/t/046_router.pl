@@ -331,10 +331,12 @@ print([row.upload_id for row in shards.list(30, path_prefix="example/")] == ids[
 with servers[0].cursor() as cursor:
     cursor.execute("SELECT count(*) FROM upload_session WHERE path LIKE 'example/%'")
     print(0 < cursor.fetchone()[0] < 40)
+    cursor.execute("SELECT bool_and(get_byte(decode(md5(upload_id::text), 'hex'), 0) %% 64 %% 3 = 0) FROM upload_session WHERE path LIKE 'example/%%'", ())
+    print(cursor.fetchone()[0])
 };
 	local $ENV{PYTHONPATH} = "$checkout/examples/shards";
 	IPC::Run::run([ '/usr/bin/python3', '-B', '-', map { partition_connstr($_) } @shards ], '<', \$script, '>', \$stdout, '2>', \$stderr);
-	is($stdout, "True 40\nTrue\n", 'the client that hashes by itself has sessions on all servers, and lists the newest') or diag $stderr;
+	is($stdout, "True 40\nTrue\nTrue\n", 'the client that hashes by itself has sessions on all servers, and lists the newest') or diag $stderr;
 	my $code = grep { /\S/ && !/^\s*#/ } split /\n/, slurp_file("$checkout/examples/shards/shards.py") =~ s/""".*?"""//gsr;
 	cmp_ok($code, '<=', 40, "... in $code lines");
 	return;
