@@ -143,7 +143,7 @@ SELECT pg_temp.make_part('concatenate_uploads', 'coalesce(pg_catalog.hashtext(up
 SELECT pg_temp.make_function('concatenate_uploads', 'plpgsql', $body$
 DECLARE
 	new_id text := upload_id;
-	partitions integer[] := ARRAY(SELECT DISTINCT @router@.partition_of(u) FROM unnest(upload_ids) AS u WHERE u IS NOT NULL
+	partitions integer[] := ARRAY(SELECT DISTINCT @router@.partition_of(u) FROM unnest(upload_ids) AS u WHERE u IS NOT NULL AND array_ndims(upload_ids) = 1
 		UNION SELECT @router@.partition_of(new_id) WHERE new_id IS NOT NULL);
 BEGIN
 	IF cardinality(partitions) > 1 THEN
