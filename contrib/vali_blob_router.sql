@@ -222,7 +222,7 @@ COMMENT ON FUNCTION @router@.any_get_uploads IS 'for get_uploads()';
 $make$);
 SELECT pg_temp.make_function('get_uploads', 'plpgsql', $body$
 BEGIN
-	IF @router@.is_list(upload_ids, cardinality(upload_ids)) THEN
+	IF upload_ids IS NOT NULL THEN
 		RETURN QUERY SELECT r.* FROM @router@.part_get_uploads(ARRAY(SELECT DISTINCT unnest(upload_ids)), owner) AS r
 			JOIN unnest(upload_ids) WITH ORDINALITY AS u (id, n) ON u.id = r.upload_id ORDER BY u.n;
 	ELSE
