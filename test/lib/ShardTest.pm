@@ -49,8 +49,8 @@ sub start_shard
 	my ($name, $vali_blob_node, $conf) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
-	$node->append_conf('postgresql.conf', "log_statement = none\nwal_level = logical\nshared_preload_libraries = vali_blob\nvali_blob.sweep = off\n" . ($conf // ''));
+	$node->init(allows_streaming => 'logical', extra => [ '--encoding=UTF8', '--no-locale' ]);
+	$node->append_conf('postgresql.conf', "log_statement = none\nshared_preload_libraries = vali_blob\nvali_blob.sweep = off\n" . ($conf // ''));
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE DATABASE uploads; CREATE ROLE app LOGIN');
 	$node->safe_psql('uploads', qq{
