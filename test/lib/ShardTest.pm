@@ -50,7 +50,7 @@ sub start_shard
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
 	$node->init(allows_streaming => 'logical', extra => [ '--encoding=UTF8', '--no-locale' ]);
-	$node->append_conf('postgresql.conf', "log_statement = none\nshared_preload_libraries = vali_blob\nvali_blob.sweep = off\n" . ($conf // ''));
+	$node->append_conf('postgresql.conf', "log_statement = none\nmax_connections = 100\nshared_preload_libraries = vali_blob\nvali_blob.sweep = off\n" . ($conf // ''));
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE DATABASE uploads; CREATE ROLE app LOGIN');
 	$node->safe_psql('uploads', qq{
