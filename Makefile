@@ -7,7 +7,9 @@ DISTVERSION = $(shell sed -n '/"version"/ { s/.*: "\(.*\)".*/\1/p; q }' $(srcdir
 
 MODULE_big = vali_blob
 OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c)))
-DOCS = doc/vali_blob.md doc/administration.md $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/monitoring/*))
+# What is run by hand is installed with the documentation, or beside the extension's scripts.
+DOCS = doc/vali_blob.md doc/administration.md \
+	$(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/monitoring/* $(srcdir)/contrib/*.sh))
 PGFILEDESC = "vali_blob - session store for resumable uploads"
 PG_CPPFLAGS = -DVALI_BLOB_VERSION='"$(EXTVERSION)"'
 

@@ -1,0 +1,368 @@
+# A router over three servers (contrib/vali_blob_router.sql): it has the functions of
+# vali_blob, the rule tables of pgTAP hold through it, and a server that is killed stops
+# nobody else.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use LeaseTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use ShardTest;
+use Test::More;
+use ThroughTest;
+use UploadTest;
+
+plan skip_all => 'plproxy is not there' if !has_extension('plproxy');
+
+my $seed = $ENV{RANDOM_SEED} ||= time;    # the uploaders, too
+
+note "RANDOM_SEED=$seed";
+srand $seed;
+
+my ($router, @shards) = start_shards();
+
+# --- what the script refuses
+
+# Run the script in a database.  Returns the SQLSTATE, or 00000, and what it says.
+sub run_script
+{
+	my ($dbname, $script_server) = @_;
+	my ($stdout, $stderr);
+
+	IPC::Run::run([ 'psql', '-X', '-q', '-v', 'VERBOSITY=verbose', '-v', 'router=the "router"', '-v', "server=$script_server",
+			'-d', $router->connstr($dbname), '-f', "$checkout/contrib/vali_blob_router.sql" ], '>', \$stdout, '2>', \$stderr);
+	return $stderr =~ /ERROR:\s+(\w{5}): (.*)/ ? ($1, $2) : ('00000', '');
+}
+
+is_deeply([ run_script('postgres', 'none') ], [ '42704', 'extension "vali_blob" is not installed in this database' ], 'the script wants vali_blob');
+$router->safe_psql('postgres', q{CREATE EXTENSION vali_blob VERSION '1.0'});
+is_deeply([ run_script('postgres', 'none') ], [ '42704', 'extension "plproxy" is not installed in this database' ], '... and plproxy');
+$router->safe_psql('postgres', q{CREATE EXTENSION plproxy});
+is_deeply([ run_script('postgres', 'none') ], [ '0A000', 'extension "vali_blob" is older than version 1.1' ], '... and version 1.1');
+$router->safe_psql('postgres', q{ALTER EXTENSION vali_blob UPDATE; CREATE FOREIGN DATA WRAPPER other; CREATE SERVER "of another" FOREIGN DATA WRAPPER other});
+is_deeply([ run_script('postgres', $_) ], [ '42704', qq{there is no server "$_" of plproxy} ], "... and a server of plproxy: $_") foreach 'not there', 'of another';
+$router->safe_psql('postgres', qq{CREATE SERVER "p" FOREIGN DATA WRAPPER plproxy OPTIONS (p0 'dbname=x'); CREATE SCHEMA $api});
+is_deeply([ run_script('postgres', 'p') ], [ '42P06', qq{schema $api exists, and was not created by this script} ], '... and leaves the schemas of others alone');
+
+# --- what it makes
+
+create_router($router, @shards);
+my $before = $router->safe_psql('router', "SELECT count(*) FROM pg_proc WHERE pronamespace = '$api'::regnamespace");
+run_router_script($router);
+is($router->safe_psql('router', "SELECT count(*) FROM pg_proc WHERE pronamespace = '$api'::regnamespace"), $before, 'it can be run again');
+grant_router($router);
+is($router->safe_psql('router', qq{
+		SELECT p.proname FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.objid JOIN pg_extension AS e ON e.oid = d.refobjid
+		WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND e.extname = 'vali_blob' AND NOT EXISTS (
+			SELECT FROM pg_proc AS r WHERE r.pronamespace = '$api'::regnamespace AND r.proname = p.proname
+				AND pg_get_function_arguments(r.oid) = pg_get_function_arguments(p.oid)
+				AND pg_get_function_result(r.oid) = pg_get_function_result(p.oid)
+				AND obj_description(r.oid, 'pg_proc') = obj_description(p.oid, 'pg_proc'))
+		ORDER BY 1}),
+	"grant_upload_access\nread_upload_stats\nrevoke_upload_access\nstart_sweeper",
+	'it has the functions of the extension with the same arguments, defaults and results, but these');
+is($router->safe_psql('router', qq{
+		SELECT coalesce(string_agg(oid::regprocedure::text, ' '), 'none') FROM pg_proc
+		WHERE pronamespace = '$api'::regnamespace AND (has_function_privilege('public', oid, 'EXECUTE') OR obj_description(oid, 'pg_proc') IS NULL)}),
+	'none', 'nobody may call them unless it is granted, and each has a comment');
+is($router->safe_psql('router', qq{
+		SELECT string_agg(relname || ' ' || has_table_privilege('app', oid, 'SELECT'), ', ' ORDER BY relname) FROM pg_class
+		WHERE relnamespace = '$api'::regnamespace AND relkind = 'v'}),
+	'upload_stats false, upload_stats_by_shard false', 'nor see the views');
+is(sqlstate_of($router, "SET ROLE app; SELECT $vb.start_upload('file')", 'router'), '42501', "a client cannot call the router's own vali_blob by mistake");
+
+# --- calls with many ids: as on one server
+
+$router->safe_psql('postgres', 'CREATE DATABASE one');
+$router->safe_psql('one', "CREATE SCHEMA $vb; CREATE EXTENSION vali_blob SCHEMA $vb; ALTER DATABASE one SET search_path = $vb");
+
+# What commands print, each followed by its SQLSTATE.
+sub outcomes
+{
+	my ($dbname, $user, @commands) = @_;
+	my ($rc, $stdout, $stderr) = $router->psql($dbname, join("\n", map { "$_;\n\\echo :SQLSTATE" } @commands),
+		on_error_stop => 0, connstr => $router->connstr($dbname) . $user);
+
+	return $stdout;
+}
+
+sub random_array
+{
+	my ($type, $length, @values) = @_;
+	my $kind = int rand 24;
+
+	return "NULL::${type}[]" if $kind == 0;
+	return "'{}'::${type}[]" if $kind == 1;
+	$length += int(rand 3) - 1 if $kind == 2;
+	my @list = map { $values[ rand @values ] } 1 .. $length;
+	$list[ rand @list ] = 'NULL' if $kind == 3 && @list;
+	return sprintf $kind == 4 && @list ? "ARRAY[ARRAY[%s]]::${type}[]" : "ARRAY[%s]::${type}[]", join ', ', @list;
+}
+
+my @ids = map { "batch-$_" } 1 .. 12;
+my @batches = (
+	(map { "SELECT status FROM start_upload('file', 1000, upload_id => '$_', any_order => @{[ rand 2 < 1 ? 'true' : 'false' ]}, owner => 'ann')" } @ids),
+	'SELECT * FROM get_uploads(NULL)', q{SELECT * FROM get_uploads('{}')}, q{SELECT upload_id FROM get_uploads('{{batch-1},{batch-2}}')},
+	q{SELECT upload_id FROM get_uploads('{batch-2,NULL,batch-1,nobody,batch-2}')},
+	q{SELECT count(*) FROM advance_uploads('{}', '{}', '{}')});
+foreach (1 .. 150)
+{
+	my $n = int rand 9;
+	my @arrays = (random_array('text', $n, map { "'$_'" } @ids, 'nobody'), random_array('bigint', $n, 0, 10, 20, 30), random_array('bigint', $n, 0, 10, 20, rand 20 < 1 ? -1 : 5));
+	push @arrays, 'owner => ' . ("'ann'", "'bob'", 'NULL')[ rand 3 ] if rand 3 < 1;
+	push @arrays, 'part_numbers => ' . random_array('integer', $n, 'NULL') if rand 4 < 1;
+	push @arrays, 'etags => ' . random_array('text', $n, "'a'", "'b'", 'NULL') if rand 3 < 1;
+	push @arrays, 'checksums => ' . random_array('bytea', $n, q{'\x01'}, 'NULL') if rand 4 < 1;
+	push @arrays, 'lease_epochs => ' . random_array('bigint', $n, 0, 'NULL', 'NULL', 1) if rand 4 < 1;
+	push @batches, 'SELECT outcome, uploaded_bytes, total_size, status, ready FROM advance_uploads(' . join(', ', @arrays) . ')';
+	push @batches, 'SELECT upload_id, uploaded_bytes FROM get_uploads(' . random_array('text', $n, map { "'$_'" } @ids, 'nobody') . ')';
+}
+my $through = outcomes('router', ' user=app', @batches);
+my $direct = outcomes('one', '', @batches);
+ok($through eq $direct, 'calls with many ids answer as on one server, in the order of the arguments')
+  or do { my @t = split /^/, $through; my @d = split /^/, $direct; my ($i) = grep { ($t[$_] // '') ne ($d[$_] // '') } 0 .. $#d; diag "$t[$i]not $d[$i]of $batches[ grep { /^\w{5}$/ } @d[ 0 .. $i - 1 ] ]" if defined $i };
+my %seen;
+$seen{$_}++ foreach $direct =~ /^(\w{5})$/mg;
+cmp_ok($seen{$_} // 0, '>', 0, "... with SQLSTATE $_") foreach '00000', '22004', '22023';
+is(join(' ', map { $_->safe_psql('uploads', "SELECT count(*) > 0 FROM $vb.upload_session") } @shards), 't t t', 'all servers have some of them');
+
+# --- ids
+
+like(as_app($router, "SELECT upload_id FROM start_upload('file')"), qr/^[0-9a-f-]{36}$/, 'an id is made at the router');
+is(as_app($router, "SELECT count(*) FROM generate_series(1, 20), start_upload('file')"), 20, '... for each');
+is_deeply([ sqlstates_of($router, 'router', 'SET ROLE app; SET search_path = ' . $path,
+			q{SELECT start_upload('file', or_resume => true)}, q{SELECT start_upload(NULL)}, q{SELECT start_upload('file', upload_id => 'batch-1')},
+			q{SELECT get_upload(NULL)}, q{SELECT advance_upload('nobody', 0, 1)}, q{SELECT complete_upload('batch-2', owner => 'ann')}) ],
+	[ '22004', '22004', '23505', '22004', 'VB001', 'VB006' ], 'errors have their SQLSTATE');
+my ($rc, $stdout, $stderr) = $router->psql('router', q{SELECT start_upload('file', 10, upload_id => 'batch-error'); SELECT advance_upload('batch-error', 0, 11)},
+	connstr => $router->connstr('router') . ' user=app');
+like($stderr, qr/ERROR:  \Q$api\E\.advance_upload\(11\): \[uploads\] REMOTE ERROR: upload "batch-error" would reach byte 11/, '... and a text with a prefix');
+like($stderr, qr/DETAIL:  Remote detail: \{"total_size": 10, "provided_end": 11\}$/m, '... also the detail');
+$_->safe_psql('uploads', "TRUNCATE $vb.upload_session CASCADE") foreach @shards;
+
+# --- listings
+
+as_app($router, q{SELECT count(start_upload('dir/' || n, 10, owner => 'owner ' || n % 2, upload_id => 'list-' || n)) FROM generate_series(1, 150) AS n});
+is(as_app($router, q{
+		WITH RECURSIVE page AS (
+			SELECT 0 AS n, ARRAY[NULL::bigint] AS ids, NULL::bigint AS last
+			UNION ALL
+			SELECT n + 1, ids || p.new_ids, p.new_ids[cardinality(p.new_ids)]
+			FROM page, LATERAL (SELECT array_agg(id) AS new_ids FROM list_uploads(max_rows => 7, after_id => last)) AS p WHERE p.new_ids IS NOT NULL)
+		SELECT cardinality(ids) - 1, (SELECT count(DISTINCT id) FROM unnest(ids) AS id), n FROM page ORDER BY n DESC LIMIT 1}),
+	'150|150|22', 'pages of a listing have each session of all servers once');
+is(as_app($router, q{SELECT count(*), bool_and(owner = 'owner 1') FROM list_uploads('owner 1', max_rows => 1000)}), '75|t', '... or those of an owner');
+is(join(' ', map { $_->safe_psql('uploads', "SELECT string_agg(DISTINCT (id % 1024)::text, ',') FROM $vb.upload_session") } @shards), '1 2 3', 'no two servers give the same id');
+
+# --- reclaims
+
+as_app($router, q{SELECT count(abort_upload(upload_id)) FROM (SELECT merge_upload_data('list-' || n, provider_data => '{"a": 1}') FROM generate_series(1, 60) AS n) AS m (s), LATERAL (SELECT (s).upload_id) AS u});
+is(as_app($router, q{SELECT count(*), count(DISTINCT id) FROM claim_reclaims(7)}), '7|7', 'reclaims are claimed from all servers, so many in all');
+is(as_app($router, q{SELECT count(*), count(DISTINCT upload_id) FROM claim_reclaims(1000)}), '53|53', '... each once');
+is(as_app($router, q{SELECT count(*) FROM claim_reclaims(1000)}), '0', '... and no more');
+my $reclaim = $shards[1]->safe_psql('uploads', "SELECT min(id) FROM $vb.upload_reclaim");
+is(as_app($router, "SELECT fail_reclaim($reclaim, 'no'), finish_reclaim($reclaim), finish_reclaim($reclaim), fail_reclaim($reclaim, 'no'), finish_reclaim(0)"),
+	't|t|f|f|f', '... and failed and finished where they are, once');
+is(join(' ', map { $_->safe_psql('uploads', "SELECT count(*) > 0 FROM $vb.upload_reclaim") } @shards), 't t t', 'all servers had some of them');
+
+# --- concatenation
+
+as_app($router, q{SELECT count(start_upload('piece', 0, upload_id => 'piece-' || n, partial => true)) FROM generate_series(1, 12) AS n});
+my @same = split /,/, as_app($router, q{SELECT string_agg('piece-' || n, ',') FROM generate_series(1, 12) AS n WHERE partition_of('piece-' || n) = 1});
+my $other = as_app($router, q{SELECT min('piece-' || n) FROM generate_series(1, 12) AS n WHERE partition_of('piece-' || n) = 2});
+is(sqlstate_of($router, "SET ROLE app; SET search_path = $path; SELECT concatenate_uploads('whole', '{$same[0],$other}')", 'router'), '0A000', 'uploads of two servers are not concatenated');
+is(as_app($router, "SELECT status, partition_of(upload_id) FROM concatenate_uploads('whole', '{@{[ join ',', @same ]}}')"), 'complete|1', '... those of one are, by an id that is there');
+is(as_app($router, "SELECT status FROM get_upload('$same[0]')"), 'complete', '... and end with it');
+
+# --- monitoring
+
+$router->safe_psql('router', qq{
+	GRANT USAGE ON SCHEMA $api, $vb TO monitor;
+	GRANT USAGE ON FOREIGN SERVER $server TO monitor;
+	GRANT SELECT ON ALL TABLES IN SCHEMA $api TO monitor;
+	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA $api TO monitor;
+	CREATE USER MAPPING FOR monitor SERVER $server OPTIONS (user 'monitor');
+	ALTER ROLE monitor SET search_path = $path});
+$_->safe_psql('uploads', "CREATE ROLE monitor LOGIN IN ROLE pg_monitor; GRANT USAGE ON SCHEMA $vb TO monitor") foreach @shards;
+
+sub as_monitor { return $router->safe_psql('router', $_[0], connstr => $router->connstr('router') . ' user=monitor'); }
+
+my @counted = map { $_->safe_psql('uploads', "SELECT count(*) FROM $vb.upload_session WHERE status = 'pending'") } @shards;
+is(as_monitor(q{SELECT string_agg(sessions::text, ' ' ORDER BY shard) FROM upload_stats_by_shard WHERE status = 'pending'}), "@counted", 'upload_stats of each server');
+is(as_monitor(q{SELECT sum(sessions) FROM upload_stats WHERE status = 'pending'}), $counted[0] + $counted[1] + $counted[2], '... and of all of them');
+is(as_monitor(q{SELECT reclaim_backlog FROM upload_stats WHERE status = 'aborted'}), 59, '... with the queue');
+is(as_monitor(q{SELECT count(*), count(*) FILTER (WHERE running), count(error) FROM sweeper_status_by_shard()}), '3|3|0', 'the sweeper of each server');
+is(as_monitor(q{SELECT running, last_error IS NULL FROM sweeper_status()}), 't|t', '... and of all');
+$_->safe_psql('uploads', "UPDATE $vb.upload_session SET expires_at = now() - interval '1 second' WHERE upload_id IN ('list-100', 'list-101', 'list-102', 'list-103', 'list-104')") foreach @shards;
+is(as_app($router, 'SELECT expired FROM sweep_uploads()'), '5', 'a sweep sweeps all of them');
+
+# --- the rule tables
+
+SKIP:
+{
+	skip 'pgTAP is not there', 1 if !has_extension('pgtap');
+	prepare_through($router, @shards);
+	run_rule_tables($router);
+}
+$_->safe_psql('uploads', "TRUNCATE $vb.upload_session, $vb.upload_reclaim CASCADE") foreach @shards;
+
+# --- a server is killed
+
+SKIP:
+{
+	skip 'python3-psycopg2 is not there', 1 if !find_psycopg2();
+	kill_a_server();
+	run_example();
+}
+
+sub kill_a_server
+{
+	my $hold = "$PostgreSQL::Test::Utils::tmp_check/046_hold";
+	my %partition;
+
+	append_to_file($hold, '');
+	$partition{ (split /\|/)[0] } = (split /\|/)[1]
+	  foreach split /\n/, as_app($router, q{SELECT id, partition_of(id) FROM generate_series(1, 16) AS u, generate_series(0, 5) AS n, LATERAL (SELECT format('u%s-%s', u, n)) AS x (id)});
+	start_uploaders($router, 16, $hold);
+	wait_for_uploaders('16 uploaders upload to all servers', sub { my %n; $n{ $partition{ $_->[1] } }++ foreach grep { $_->[0] eq 'advanced' } told({}); 3 == grep { $_ > 50 } values %n });
+
+	my $place = place();
+	$shards[0]->kill9;
+	wait_for_uploaders('a server is killed, and its uploads fail', sub { 20 < grep { $_->[0] eq 'failed' } told($place) });
+	my $down = place();
+	wait_for_uploaders('... others go on', sub { my %n; $n{ $_->[1] }++ foreach grep { $_->[0] =~ /^(?:advanced|replayed)$/ } told($down); 30 < keys %n });
+	is_deeply([ grep { $_->[0] eq 'failed' && $partition{ $_->[1] } != 0 } told($place) ], [], '... and do not notice');
+	is(as_monitor(q{SELECT count(*), string_agg(shard::text, ',') FILTER (WHERE error IS NOT NULL) FROM sweeper_status_by_shard()}), '3|0', 'monitoring says which server is away');
+	is(as_monitor(q{SELECT running, last_error ~ '^partition 0: .*refused|No such file' FROM sweeper_status()}), 'f|t', '... also of all');
+	is(sqlstate_of($router, "SET ROLE app; SET search_path = $path; SELECT list_uploads()", 'router'), 'XX000', 'a listing without the sessions of a server is refused');
+	as_app($router, sprintf q{SELECT start_upload('file', 10, provider_data => '{"a": 1}', upload_id => x) FROM (SELECT 'away-' || n FROM generate_series(1, 50) AS n WHERE partition_of('away-' || n) = 1 LIMIT 1) AS u (x)});
+	my $away = $shards[1]->safe_psql('uploads', "SELECT upload_id FROM $vb.upload_session WHERE upload_id LIKE 'away%'");
+	as_app($router, "SELECT abort_upload('$away')");
+	is(as_app($router, 'SELECT upload_id FROM claim_reclaims(10)'), $away, 'reclaims go on');
+	my $id = $shards[1]->safe_psql('uploads', "SELECT id FROM $vb.upload_reclaim");
+	is(as_app($router, "SELECT finish_reclaim($id)"), 't', '... and are finished');
+	is(sqlstate_of($router, "SET ROLE app; SET search_path = $path; SELECT finish_reclaim(0)", 'router'), '08000', '... but one that is not found may be where nobody answers');
+
+	restart_after_kill($shards[0]);
+	my $up = place();
+	wait_for_uploaders('the server comes back, and so do its uploads', sub { 20 < grep { $_->[0] =~ /^(?:advanced|replayed)$/ && $partition{ $_->[1] } == 0 } told($up) });
+	unlink $hold;
+	wait_for_uploaders('all uploads end', sub { uploaders_have_ended() });
+	is(finish_uploaders(), '', '... without an error');
+
+	my (%complete, %states, %most);
+	foreach (told({}))
+	{
+		my ($outcome, $id, $number) = @$_;
+		$complete{$id} = $number if $outcome eq 'complete';
+		$states{$number}++ if $outcome eq 'failed';
+		$most{$id} = $number if $outcome eq 'advanced' && $number > ($most{$id} // 0);
+	}
+	is(scalar keys %complete, 96, '96 uploads are complete');
+	is_deeply([ sort grep { !/^(?:XX000|57P0[123]|08006)$/ } keys %states ], [], 'those of the server that was away failed with errors of connections');
+	note 'SQLSTATEs: ', join ', ', map { "$_: $states{$_}" } sort keys %states;
+	my %found;
+	foreach my $n (0 .. 2)
+	{
+		foreach my $row (split /\n/, $shards[$n]->safe_psql('uploads', "SELECT upload_id, uploaded_bytes, status FROM $vb.upload_session WHERE upload_id LIKE 'u%'"))
+		{
+			my ($id, $bytes, $status) = split /\|/, $row;
+			push @{ $found{$id} }, "$n $bytes $status";
+		}
+	}
+	is_deeply(\%found, { map { ($_ => [ "$partition{$_} 200 complete" ]) } keys %partition }, 'each upload is on its server, once, and complete: nothing is lost, nothing is doubled');
+	return;
+}
+
+# The rule tables of pgTAP.  What of them is left out:
+#   - how many versions of rows a statement writes, which the router does not know;
+#   - that a transaction which is read-only or rolled back writes nothing, as a call
+#     through the router is none;
+#   - triggers, and batches of a sweep, which each server has by itself;
+#   - the order of listings and of the reclaim queue, which several servers give.
+# Those of access, nodes, limits, transactions, the catalog and figures (access, node, quota,
+# transaction, schema, stats) are about one database.
+sub run_rule_tables
+{
+	my ($router) = @_;
+
+	run_through($router, 'chunk', passed => 193, changes => [
+		qr/^SELECT pg_stat_get_xact_tuples_updated.*\n/m, '', qr/^SELECT is\(pg_stat_get_xact_tuples_updated.*?;\n/ms, '' ]);
+	run_through($router, 'lifecycle', passed => 139);
+	run_through($router, 'parts', passed => 141);
+	run_through($router, 'lease', passed => 835, changes => [
+		qr/^-- How many versions of rows.*?(?=^--\n-- Acquire)/ms, '',
+		qr/^-- Read-only\n.*?(?=^SELECT \* FROM finish)/ms, '' ]);
+	run_through($router, 'owner', passed => 166);
+	# the id is made before the upload is judged
+	run_through($router, 'start', passed => 89, fail => [ qr/^\.\.\. whose message names the path$/ ]);
+	run_through($router, 'reader', passed => 13, changes => [ qr/^-- list_uploads\n.*?(?=^SELECT \* FROM finish)/ms, '' ]);
+	# messages have a prefix, and what is on several servers is refused before anything else
+	run_through($router, 'concatenate', passed => 58, fail => [
+			qr/^not with another list$/, qr/^\.\.\. nor with the list in another order$/, qr/^\.\.\. nor for /, qr/^\.\.\. nor where another upload is$/,
+			qr/^\.\.\. nor too long$/ ], changes => [
+		qr/partial => state <> 'whole'\)/, q{partial => state <> 'whole', upload_id => through.id())}, qr/failed/, 'failed2' ]);
+	run_through($router, 'deadline', passed => 109, changes => [
+		qr/^UPDATE upload_session SET expires_at = now\(\) - interval '1 second';\n.*?(?=^SELECT throws_ok)/ms, '',
+		qr/^SELECT is\(count\(\*\), 10::bigint, 'the purge leaves.*?\n/ms, '',
+		qr/^-- A row that cannot be swept.*?(?=^--\n-- Retention)/ms, '' ]);
+	run_through($router, 'reclaim', passed => 30, changes => [ qr/^-- Claims\n.*?(?=^SELECT \* FROM finish)/ms, '' ]);
+	return;
+}
+
+# The client that hashes by itself, over the same servers.
+sub run_example
+{
+	my ($stdout, $stderr);
+	my $script = q{
+import psycopg2, psycopg2.extras, sys
+from shards import Shards
+servers = [psycopg2.connect(dsn, cursor_factory=psycopg2.extras.NamedTupleCursor) for dsn in sys.argv[1:]]
+for server in servers:
+    server.autocommit = True
+    server.cursor().execute('SET search_path = "the ""vb"""')
+shards = Shards(servers)
+ids = [shards.start("example/%s" % n, total_size=10)[0].upload_id for n in range(40)]
+for upload in ids:
+    assert shards.call("try_advance_upload", upload, chunk_offset=0, chunk_length=10)[0].ready
+    assert shards.call("complete_upload", upload)[0].status == "complete"
+    assert shards.call("get_upload", upload)[0].path.startswith("example/")
+print([row.upload_id for row in shards.list(30, path_prefix="example/")] == ids[:9:-1], len(shards.list(path_prefix="example/")))
+with servers[0].cursor() as cursor:
+    cursor.execute("SELECT count(*) FROM upload_session WHERE path LIKE 'example/%'")
+    print(0 < cursor.fetchone()[0] < 40)
+    cursor.execute("SELECT bool_and(get_byte(decode(md5(upload_id::text), 'hex'), 0) %% 64 %% 3 = 0) FROM upload_session WHERE path LIKE 'example/%%'", ())
+    print(cursor.fetchone()[0])
+};
+	local $ENV{PYTHONPATH} = "$checkout/examples/shards";
+	IPC::Run::run([ '/usr/bin/python3', '-B', '-', map { partition_connstr($_) } @shards ], '<', \$script, '>', \$stdout, '2>', \$stderr);
+	is($stdout, "True 40\nTrue\nTrue\n", 'the client that hashes by itself has sessions on all servers, and lists the newest') or diag $stderr;
+	my $code = grep { /\S/ && !/^\s*#/ } split /\n/, slurp_file("$checkout/examples/shards/shards.py") =~ s/""".*?"""//gsr;
+	cmp_ok($code, '<=', 40, "... in $code lines");
+	return;
+}
+
+# --- a server is restored from a dump
+
+my $dump = "$PostgreSQL::Test::Utils::tmp_check/046_dump.sql";
+my $restored = $shards[2];
+as_app($router, q{SELECT start_upload('file') FROM generate_series(1, 30)});
+my $last = $restored->safe_psql('uploads', "SELECT max(id) FROM $vb.upload_session");
+$restored->command_ok([ 'pg_dump', '-f', $dump, '-d', $restored->connstr('uploads') ], 'a server is dumped');
+$restored->safe_psql('postgres', q{DROP DATABASE uploads WITH (FORCE)});
+$restored->safe_psql('postgres', q{CREATE DATABASE uploads});
+$restored->command_ok([ 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $restored->connstr('uploads'), '-f', $dump ], '... and restored');
+
+my @forgotten = split /\|/, $restored->safe_psql('uploads', "SELECT id, id % 1024 FROM $vb.start_upload('file')");
+cmp_ok($forgotten[0], '<', $last, 'the dump of a database does not have its setting: forgotten, ids are those of one server again');
+$restored->safe_psql('postgres', 'ALTER DATABASE uploads SET vali_blob.node = 3');
+my ($first, @nodes) = split /\|/, $restored->safe_psql('uploads', "SELECT min(id), min(id % 1024), max(id % 1024) FROM generate_series(1, 30), $vb.start_upload('file')");
+cmp_ok($first, '>', $last, 'set again, they go on');
+is("@nodes", '3 3', '... apart from those of others');
+
+$_->stop foreach $router, @shards;
+done_testing();

@@ -1,0 +1,138 @@
+# A partition of a router moves to a new server (contrib/vali_blob_move.sh) while uploads go
+# on: each call is answered or cut off, and no session is lost, or on two servers.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use LeaseTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use ShardTest;
+use Test::More;
+use UploadTest;
+
+plan skip_all => 'plproxy is not there' if !has_extension('plproxy');
+plan skip_all => 'python3-psycopg2 is not there' if !find_psycopg2();
+
+my $seed = $ENV{RANDOM_SEED} ||= time;    # the uploaders, too
+
+note "RANDOM_SEED=$seed";
+
+my ($router, @shards) = start_shards();
+my @old = (@shards, @shards);
+
+create_router($router, @old);
+push @shards, start_shard('shard4', 4);
+
+# Run the script.  Returns whether it succeeds, and what it says.
+sub move
+{
+	my ($partitions, $to, @more) = @_;
+	my $output;
+	my $ok = IPC::Run::run([ 'bash', "$checkout/contrib/vali_blob_move.sh", '--router', $router->connstr('router'), '--server', 'the "servers"',
+			'--partitions', $partitions, '--from', partition_connstr($old[ (split /,/, $partitions)[0] ]), '--to', partition_connstr($to), @more ],
+		'<', \undef, '>&', \$output, IPC::Run::timeout(5 * $PostgreSQL::Test::Utils::timeout_default));
+
+	return ($ok, $output);
+}
+
+# --- what is refused
+
+sub refused
+{
+	my ($name, $pattern, @arguments) = @_;
+	my ($ok, $output) = move(@arguments);
+
+	ok(!$ok, "refused: $name");
+	like($output, $pattern, "... which it says");
+	return;
+}
+
+refused('partitions of two servers', qr/not partitions of one and the same database/, '0,1', $shards[3]);
+refused('a database that has partitions', qr/has partitions in .* already/, '3', $shards[1]);
+refused('no node', qr/does not have a vali_blob\.node of its own/, '3', do { $shards[3]->safe_psql('postgres', 'ALTER DATABASE uploads RESET vali_blob.node'); $shards[3] });
+$shards[3]->safe_psql('postgres', 'ALTER DATABASE uploads SET vali_blob.node = 4');
+$shards[3]->safe_psql('uploads', "SELECT $vb.start_upload('file')");
+refused('sessions that are there', qr/has sessions already/, '3', $shards[3]);
+$shards[3]->safe_psql('uploads', "TRUNCATE $vb.upload_session CASCADE");
+
+# --- under load
+
+my $hold = "$PostgreSQL::Test::Utils::tmp_check/047_hold";
+my %partition;
+
+append_to_file($hold, '');
+$_->safe_psql('uploads', "SELECT $vb.set_upload_quota('ann', 1000)") foreach @shards[ 0 .. 2 ];
+as_app($router, q{SELECT count(start_upload('parts', 100, any_order => true, owner => 'ann', upload_id => 'parts-' || n, provider_data => '{"a": 1}')) FROM generate_series(1, 120) AS n});
+as_app($router, q{SELECT count(advance_upload('parts-' || n, 50, 10, etag => 'e')) FROM generate_series(1, 120) AS n});
+as_app($router, q{SELECT count(abort_upload('parts-' || n)) FROM generate_series(1, 60) AS n});
+as_app($router, q{SELECT count(*) FROM claim_reclaims(20)});
+$partition{ (split /\|/)[0] } = (split /\|/)[1]
+  foreach split /\n/, as_app($router, q{SELECT id, partition_of(id) FROM generate_series(1, 16) AS u, generate_series(0, 5) AS n, LATERAL (SELECT format('u%s-%s', u, n)) AS x (id)
+	UNION ALL SELECT id, partition_of(id) FROM generate_series(1, 120) AS n, LATERAL (SELECT 'parts-' || n) AS x (id)});
+
+# What is on all servers of some columns, sorted.
+sub everywhere
+{
+	my ($table, $columns) = @_;
+
+	return join "\n", sort map { split /\n/, $_->safe_psql('uploads', "SELECT $columns FROM $vb.$table") } @shards;
+}
+my %kept = map { ($_->[0] => everywhere(@$_)) } [ 'upload_part', 'upload_id, chunk_offset, etag, confirmed_at' ], [ 'upload_reclaim', 'id, upload_id, claimed_until, parts' ],
+  [ 'upload_live', 'upload_id, owner, bytes' ];
+my $parts = q{upload_session WHERE upload_id LIKE 'parts%'};
+my $sessions = everywhere($parts, 'id, upload_id, status, uploaded_bytes, expires_at');
+
+start_uploaders($router, 16, $hold);
+wait_for_uploaders('16 uploaders upload to all partitions', sub { my %n; $n{ $partition{ $_->[1] } }++ foreach grep { $_->[0] eq 'advanced' } told({}); 6 == grep { $_ > 20 } values %n });
+my $place = place();
+my ($ok, $output) = move('3', $shards[3]);
+ok($ok, 'a partition is moved while they do') or diag $output;
+like($output, qr/^\d+ sessions moved; the old server was locked for about \d+ s$/m, '... and is told');
+note $output;
+my $moved = place();
+wait_for_uploaders('the uploads of all partitions go on', sub { my %n; $n{ $partition{ $_->[1] } }{ $_->[1] }++ foreach grep { $_->[0] =~ /^(?:advanced|replayed)$/ } told($moved); 6 == grep { 5 < keys %$_ } values %n });
+my $later = place();    # what was cut off has been read by now
+unlink $hold;
+wait_for_uploaders('all uploads end', \&uploaders_have_ended);
+is(finish_uploaders(), '', '... well');
+is_deeply([ grep { $_->[0] eq 'failed' } told($later) ], [], '... without an error any more');
+
+my %outcomes;
+$outcomes{ $_->[0] eq 'failed' ? $_->[2] : $_->[0] }++ foreach told({});
+note join ', ', map { "$_: $outcomes{$_}" } sort keys %outcomes;
+is_deeply([ grep { !/^(?:started|advanced|replayed|complete|XX000|57P01|08006)$/ } keys %outcomes ], [], 'each call was answered, or cut off');
+is_deeply([ grep { $_->[0] eq 'failed' && $partition{ $_->[1] } % 3 != 0 } told({}) ], [], '... those of the other servers were not');
+is(scalar(grep { $_->[0] eq 'complete' } told({})), 96, '96 uploads are complete');
+
+# --- afterwards
+
+my %found;
+foreach my $n (0 .. 3)
+{
+	push @{ $found{ (split /\|/)[0] } }, $_ =~ s/^[^|]*/$n/r foreach split /\n/, $shards[$n]->safe_psql('uploads', "SELECT upload_id, status, uploaded_bytes FROM $vb.upload_session WHERE upload_id LIKE 'u%'");
+}
+is_deeply(\%found, { map { ($_ => [ ($partition{$_} == 3 ? 3 : $partition{$_} % 3) . '|complete|200' ]) } grep { /^u/ } keys %partition },
+	'each upload is on the server of its partition, and only there');
+is(everywhere($parts, 'id, upload_id, status, uploaded_bytes, expires_at'), $sessions, 'the others are as before');
+is(everywhere('upload_part', 'upload_id, chunk_offset, etag, confirmed_at'), $kept{upload_part}, '... with their parts');
+is(everywhere('upload_reclaim', 'id, upload_id, claimed_until, parts'), $kept{upload_reclaim}, '... and the reclaim queue');
+is(everywhere('upload_live', 'upload_id, owner, bytes'), $kept{upload_live}, '... and what counts for limits');
+is($shards[3]->safe_psql('uploads', "SELECT max_live_uploads FROM $vb.upload_quota WHERE owner = 'ann'"), '1000', '... which hold on the new server');
+cmp_ok($shards[3]->safe_psql('uploads', "SELECT count(*) FROM $vb.$_"), '>', 0, "... of which the new server has its share: $_")
+  foreach 'upload_session', 'upload_part', 'upload_reclaim', 'upload_live';
+is(as_app($router, q{SELECT count(*), count(DISTINCT upload_id) FROM list_uploads(max_rows => 10000)}), '216|216', 'a listing has each once');
+is(as_app($router, q{SELECT count(*), count(DISTINCT id) FROM list_uploads(max_rows => 10000)}), '216|216', '... with an id of its own');
+my $new = as_app($router, q{SELECT id % 1024 FROM (SELECT 'new-' || n FROM generate_series(1, 200) AS n WHERE partition_of('new-' || n) = 3 LIMIT 1) AS x (u), start_upload('file', upload_id => u)});
+is($new, 4, 'new ones get an id of the new server');
+my $reclaim = $shards[3]->safe_psql('uploads', "SELECT id FROM $vb.upload_reclaim LIMIT 1");
+is(as_app($router, "SELECT finish_reclaim($reclaim)"), 't', 'a row of the reclaim queue is finished where it is now');
+is(join(' ', map { $_->safe_psql('uploads', 'SELECT (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_subscription), (SELECT count(*) FROM pg_replication_slots)') } @shards),
+	'0|0|0 0|0|0 0|0|0 0|0|0', 'nothing is left of the move');
+is($shards[3]->safe_psql('postgres', q{SELECT setconfig FROM pg_db_role_setting JOIN pg_database AS d ON d.oid = setdatabase WHERE datname = 'uploads'}), '{vali_blob.node=4}', '... in the settings neither');
+
+$_->stop foreach $router, @shards;
+done_testing();
