@@ -1054,6 +1054,9 @@ class Round:
         if self.kind == "destroying":
             return
         rows(connection, f"SET client_min_messages = error; ALTER DATABASE {self.database} SET vali_blob.sweep = off")
+        if self.starts_with_1_0:
+            # a table that is logged, as upload_part is, cannot reference one that is not
+            rows(connection, f"ALTER TABLE {self.schema}.upload_session SET LOGGED")
         rows(connection, "ALTER EXTENSION vali_blob UPDATE")
         for what, query in {**INVARIANTS, **(QUEUE_INVARIANT if self.keeps_queue and self.kind == "calm" else {})}.items():
             found = rows(connection, query.format(s=self.schema))
