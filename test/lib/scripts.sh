@@ -40,7 +40,7 @@ scripts() {
 		says 1 "*neither root nor sudo *apt-get install * postgresql-99 postgresql-server-dev-99 make gcc libc6-dev" \
 		"${without_packages[@]}" test/run regress
 	check "and what another lacks" \
-		says 1 "* libc6-dev libipc-run-perl python3-boto3 python3-psycopg2*" "${without_packages[@]}" test/run tap
+		says 1 "* libc6-dev postgresql-99-pgtap libipc-run-perl python3-boto3 python3-psycopg2*" "${without_packages[@]}" test/run tap
 	check "test/run refuses a major version that is no number" \
 		says 2 "test/run: --major wants a number, or newest; see test/run --help" test/run --major x
 	check "and one beside PG_CONFIG" \
