@@ -144,7 +144,7 @@ sub rejoin
 		usleep(5_000) while (stat_of($pid) // ') Z') !~ /\) [ZX]/;
 	}
 	# as long as nobody has asked how the postmaster has ended, it would count as alive
-	unlink "$data/postmaster.pid";
+	unlink "$data/postmaster.pid", $old->host . '/.s.PGSQL.' . $old->port . '.lock';
 	copy("$data/postgresql.conf", $kept) or die "$kept: $!";
 	if ($way eq 'pg_rewind')
 	{

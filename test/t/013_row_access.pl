@@ -405,7 +405,7 @@ $begin = $node->lsn('insert');
 $node->safe_psql('postgres', "SET vali_blob.row_access = direct; $advance");
 my $records = $node->safe_psql('postgres', qq{
 	SELECT string_agg(resource_manager || ' ' || split_part(record_type, '+', 1), ', ' ORDER BY start_lsn)
-	FROM pg_get_wal_records_info('$begin', pg_current_wal_insert_lsn())
+	FROM pg_get_wal_records_info('$begin', pg_current_wal_flush_lsn())
 	WHERE resource_manager IN ('Heap', 'Heap2', 'Btree', 'Transaction') AND xid <> '0'});
 is($records, 'Heap LOCK, Heap HOT_UPDATE, Transaction COMMIT', 'its WAL is a lock, a HOT update and the commit');
 
@@ -420,7 +420,7 @@ $begin = $node->lsn('insert');
 send_chunks($node, 'page', $uploads, $chunks, 10, 'SET vali_blob.row_access = direct');
 my ($updates, $prunings) = split /\|/, $node->safe_psql('postgres', qq{
 	SELECT sum(count) FILTER (WHERE record LIKE 'Heap/HOT_UPDATE%'), sum(count) FILTER (WHERE record LIKE 'Heap2/PRUNE%')
-	FROM pg_get_wal_stats('$begin', pg_current_wal_insert_lsn(), true) AS stats (record, count)
+	FROM pg_get_wal_stats('$begin', pg_current_wal_flush_lsn(), true) AS stats (record, count)
 });
 is($updates, $uploads * $chunks, 'every chunk is a HOT update');
 cmp_ok($prunings, '<', $updates / 4, 'and its page is pruned now and then') and note "$prunings prunings";
