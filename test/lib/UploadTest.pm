@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(upload_node kill_server stat_of restart_after_kill send_chunks answer sqlstate_of sqlstates_of extension_functions
+our @EXPORT = qw(upload_node kill_server stat_of restart_after_kill wait_until send_chunks answer sqlstate_of sqlstates_of extension_functions
   upload_life reclaim_life statements answers);
 
 # Start a new cluster with the extension in its database "postgres".
@@ -198,6 +198,19 @@ sub restart_after_kill
 		usleep(100_000);
 	}
 	die 'the server did not start again';
+}
+
+# Wait until something is true.
+sub wait_until
+{
+	my ($what, $condition) = @_;
+
+	foreach (1 .. 50 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if $condition->();
+		usleep(20_000);
+	}
+	die "waited in vain for $what";
 }
 
 1;

@@ -30,7 +30,7 @@ sub fresh_database
 }
 
 # Run commands in one session, up to the first error, which is shown.
-sub answers
+sub answers_in
 {
 	my ($dbname, $sql) = @_;
 	my ($rc, $stdout, $stderr) = $node->psql($dbname, $sql);
@@ -41,7 +41,7 @@ sub answers
 subtest 'dropped and created elsewhere, in one session' => sub {
 	my $dbname = fresh_database();
 
-	is( answers(
+	is( answers_in(
 			$dbname, q{
 			SET client_min_messages = error;
 			SELECT outcome FROM start_upload('file', upload_id => 'u'), try_advance_upload('u', 0, 10);
@@ -107,7 +107,7 @@ subtest 'changed by another session' => sub {
 subtest 'columns' => sub {
 	my $dbname = fresh_database();
 
-	is( answers(
+	is( answers_in(
 			$dbname, q{
 			SELECT outcome FROM start_upload('file', upload_id => 'u'), try_advance_upload('u', 0, 10);
 			ALTER TABLE upload_session ADD COLUMN note text DEFAULT 'none';
@@ -139,7 +139,7 @@ subtest 'columns' => sub {
 subtest 'triggers that see or change a row' => sub {
 	my $dbname = fresh_database();
 
-	is( answers(
+	is( answers_in(
 			$dbname, q{
 			SELECT outcome FROM start_upload('file', 100, upload_id => 'u'), try_advance_upload('u', 0, 10);
 			CREATE TABLE audit (n serial, what text);
@@ -172,7 +172,7 @@ subtest 'triggers that see or change a row' => sub {
 subtest 'triggers that call the extension' => sub {
 	my $dbname = fresh_database();
 
-	is( answers(
+	is( answers_in(
 			$dbname, q{
 			SELECT outcome FROM start_upload('file', 20, upload_id => 'u'), try_advance_upload('u', 0, 10);
 			CREATE FUNCTION finish() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -222,7 +222,7 @@ subtest 'triggers that suppress a write' => sub {
 		[ map { "$writes[$_]: $sqlstates[$_]" } 0 .. $#writes ],
 		[ map { "$_: 27000" } @writes ],
 		'all raise 27000');
-	is(answers($dbname, 'SET client_min_messages = error; SELECT expired FROM sweep_uploads()'),
+	is(answers_in($dbname, 'SET client_min_messages = error; SELECT expired FROM sweep_uploads()'),
 		'0', 'nothing is swept');
 	is($node->safe_psql($dbname, 'SELECT * FROM upload_session ORDER BY id'),
 		$before, 'nothing changed');
@@ -233,7 +233,7 @@ subtest 'triggers that suppress a write' => sub {
 subtest 'rules' => sub {
 	my $dbname = fresh_database();
 
-	is( answers(
+	is( answers_in(
 			$dbname, q{
 			SELECT outcome FROM start_upload('file', 30, upload_id => 'u'), try_advance_upload('u', 0, 10);
 			CREATE TABLE audit (n serial, what text);
@@ -264,7 +264,7 @@ subtest 'rules' => sub {
 subtest 'child tables' => sub {
 	my $dbname = fresh_database();
 
-	is( answers(
+	is( answers_in(
 			$dbname, q{
 			SELECT outcome FROM start_upload('file', upload_id => 'u'), try_advance_upload('u', 0, 10);
 			CREATE TABLE child () INHERITS (upload_session);
@@ -284,7 +284,7 @@ subtest 'child tables' => sub {
 subtest 'transactions that end otherwise' => sub {
 	my $dbname = fresh_database();
 
-	is( answers(
+	is( answers_in(
 			$dbname, q{
 			SELECT outcome FROM start_upload('file', upload_id => 'u'), try_advance_upload('u', 0, 10);
 			BEGIN;
@@ -317,7 +317,7 @@ subtest 'transactions that end otherwise' => sub {
 subtest 'calls inside queries' => sub {
 	my $dbname = fresh_database();
 
-	is( answers(
+	is( answers_in(
 			$dbname, q{
 			SELECT count(start_upload('file', upload_id => 'u' || i)) FROM generate_series(1, 100) i;
 			SELECT (r).outcome, count(*) FROM (SELECT try_advance_upload(upload_id, 0, 10) r FROM upload_session OFFSET 0) x GROUP BY 1;

@@ -17,7 +17,6 @@ use List::Util qw(shuffle);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 use UploadTest;
 
 my $folder = "$PostgreSQL::Test::Utils::tmp_check/tus";
@@ -70,19 +69,6 @@ sub start_program
 	return $pid;
 }
 
-# Wait until something is true.
-sub wait_until
-{
-	my ($what, $condition) = @_;
-
-	foreach (1 .. 20 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		return if $condition->();
-		usleep(50_000);
-	}
-	die "$what: not within $PostgreSQL::Test::Utils::timeout_default s";
-}
-
 sub wait_for_port
 {
 	my ($port) = @_;
@@ -104,7 +90,7 @@ sub start_server
 }
 
 # Kill a server, as a power failure would, and start it again.
-sub kill_server
+sub restart_server
 {
 	my ($server) = @_;
 
@@ -162,7 +148,7 @@ sub upload
 			if ($word eq 'sent' && @places && $what >= $places[0])
 			{
 				shift @places;
-				kill_server($servers[ rand @servers ]);
+				restart_server($servers[ rand @servers ]);
 			}
 			push @{ $urls{$what} }, $url if $word eq 'done';
 			diag "$what: $url" if $word eq 'failed';

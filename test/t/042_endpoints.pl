@@ -52,18 +52,6 @@ my %languages = (
 		command => [ 'java', '-XX:TieredStopAtLevel=1', '-cp', "$jars:$tmp/java_classes", 'UploadServer' ],
 		uri => 'jdbc:postgresql://127.0.0.1:%d/java?user=upload_server' });
 
-sub wait_until
-{
-	my ($what, $condition) = @_;
-
-	foreach (1 .. 5 * $limit)
-	{
-		return if $condition->();
-		usleep(20_000);
-	}
-	die "waited in vain for $what";
-}
-
 sub start_server
 {
 	my ($n) = @_;
@@ -82,7 +70,7 @@ sub wait_for_server
 	return;
 }
 
-sub kill_server
+sub end_server
 {
 	my ($n) = @_;
 
@@ -398,7 +386,7 @@ sub check_client
 		{
 			my $n = $killed++ % 2;
 
-			kill_server($n);
+			end_server($n);
 			start_server($n);
 			wait_for_server($n);
 		}
@@ -458,7 +446,7 @@ foreach (split / /, $ENV{ENDPOINTS} // 'python go java')
 			skip 'npm cannot install tus-js-client', 1 if !$npm;
 			check_client();
 		}
-		kill_server($_) foreach 0, 1;
+		end_server($_) foreach 0, 1;
 		@servers = ();
 	}
 }

@@ -41,18 +41,6 @@ $ENV{NODE_PATH} = "$tmp/node_modules";
 $ENV{AWS_ACCESS_KEY_ID} = $ENV{AWS_SECRET_ACCESS_KEY} = 'S3RVER';
 $ENV{AWS_DEFAULT_REGION} = 'us-east-1';
 
-sub wait_until
-{
-	my ($what, $condition) = @_;
-
-	foreach (1 .. 5 * $limit)
-	{
-		return if $condition->();
-		usleep(20_000);
-	}
-	die "waited in vain for $what";
-}
-
 sub start_broker
 {
 	my ($n) = @_;
