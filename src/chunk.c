@@ -18,7 +18,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 
 #include "arguments.h"
 #include "catalog.h"
@@ -358,7 +357,7 @@ vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("advance_uploads()");
 	check_unknown_arguments(fcinfo, 8);
 	chunks = get_chunks(fcinfo, &count);
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo);
 
 	store = store_open(RowShareLock);
 	type = open_result_type(&chunk_result, catalog_get()->chunk_result_type);
@@ -366,6 +365,6 @@ vali_blob_advance_uploads(PG_FUNCTION_ARGS)
 	store_close(store);
 	close_result_type(&type);
 	for (int i = 0; i < count; i++)
-		tuplestore_puttuple(rsinfo->setResult, chunks[i].result);
+		put_row(rsinfo, HeapTupleGetDatum(chunks[i].result));
 	return (Datum) 0;
 }

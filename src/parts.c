@@ -174,7 +174,8 @@ vali_blob_missing_ranges(PG_FUNCTION_ARGS)
 	owner = optional_owner(fcinfo, 1, upload_id);
 	missing.left = required_count(fcinfo, 2, "max_rows");
 
-	InitMaterializedSRF(fcinfo, 0);
+	/* the function may have been dropped since the query began */
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	missing.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	store = store_open(AccessShareLock);
 	if (find_session(store, upload_id, owner, &session) &&

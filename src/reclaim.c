@@ -14,7 +14,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
@@ -249,7 +248,7 @@ vali_blob_claim_reclaims(PG_FUNCTION_ARGS)
 	until = DirectFunctionCall2(timestamptz_pl_interval,
 								TimestampTzGetDatum(now),
 								IntervalPGetDatum(lease));
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo);
 	spi_open();
 	claim_rows((ReturnSetInfo *) fcinfo->resultinfo, now,
 			   DatumGetTimestampTz(until), max_rows);

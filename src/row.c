@@ -467,10 +467,11 @@ session_row(const Session *session, SessionStatus status)
 }
 
 /*
- * Prepare to return rows of upload_session as a set, as InitMaterializedSRF()
+ * Prepare to return rows of a named type as a set, as InitMaterializedSRF()
  * does.  It would copy the row type with all defaults and constraints, which
- * costs more than most of what it takes to fetch a session.  So the executor is
- * told what the rows are, if it must be, when there are some.
+ * costs more than most of what it takes to fetch a session, and fail if the
+ * function was dropped while its arguments waited for a lock.  So the executor
+ * is told what the rows are, if it must be, when there are some.
  */
 void
 begin_rows(FunctionCallInfo fcinfo)
@@ -613,6 +614,15 @@ fit_row(const OpenRow *open, TupleDesc expected)
 											 nulls));
 }
 
+/* What a query that calls a function in FROM expects, or NULL */
+static TupleDesc
+expected_desc(FunctionCallInfo fcinfo)
+{
+	const ReturnSetInfo *rsinfo = (const ReturnSetInfo *) fcinfo->resultinfo;
+
+	return rsinfo != NULL && IsA(rsinfo, ReturnSetInfo) ? rsinfo->expectedDesc : NULL;
+}
+
 /*
  * Return a row from a function that does not return a set.
  *
@@ -624,16 +634,13 @@ fit_row(const OpenRow *open, TupleDesc expected)
 Datum
 return_row(FunctionCallInfo fcinfo, Datum row)
 {
-	const ReturnSetInfo *rsinfo = (const ReturnSetInfo *) fcinfo->resultinfo;
-	TupleDesc	expected;
+	TupleDesc	expected = expected_desc(fcinfo);
 	OpenRow		open;
 	bool		has_other_columns;
 	bool		has_other_types = false;
 
-	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
-		rsinfo->expectedDesc == NULL)
+	if (expected == NULL)
 		return row;
-	expected = rsinfo->expectedDesc;
 	open = open_row(row);
 	has_other_columns = open.desc->natts != expected->natts;
 	for (int i = 0; i < Min(open.desc->natts, expected->natts); i++)
@@ -662,11 +669,14 @@ Datum
 return_columns(FunctionCallInfo fcinfo, const Datum *values, const bool *nulls,
 			   int count)
 {
-	TupleDesc	desc;
+	TupleDesc	desc = expected_desc(fcinfo);
 	Datum		all_values[MaxTupleAttributeNumber];
 	bool		all_nulls[MaxTupleAttributeNumber];
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+	/* if the function was dropped since the query began, its type is gone */
+	if (desc != NULL)
+		desc = CreateTupleDescCopy(desc);
+	else if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	Assert(desc->natts >= count);
 	memset(all_nulls, true, desc->natts * sizeof(bool));

@@ -135,7 +135,8 @@ vali_blob_read_upload_stats(PG_FUNCTION_ARGS)
 	check_table_owner(sessions, owner);
 	check_table_owner(reclaims, owner);
 	table_close(reclaims, NoLock);
-	InitMaterializedSRF(fcinfo, 0);
+	/* the function may have been dropped since the query began */
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 
 	/* policies of row-level security are for clients */
 	caller = enter_owner(owner);

@@ -907,7 +907,7 @@ CREATE FUNCTION fuzz.noise(n integer) RETURNS text LANGUAGE sql STABLE AS
     $$SELECT string_agg(md5(i::text), '') FROM generate_series(1, n) AS i$$;
 CREATE FUNCTION fuzz.confirmed(name text) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    RETURN coalesce((SELECT uploaded_bytes FROM {s}.upload_session WHERE upload_id = name), 0);
+    RETURN coalesce((SELECT max(uploaded_bytes) FROM {s}.upload_session WHERE upload_id = name), 0);
 EXCEPTION WHEN undefined_table OR undefined_column OR invalid_schema_name OR feature_not_supported THEN
     RETURN 0;
 END $$;
