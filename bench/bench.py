@@ -359,6 +359,56 @@ class Benchmark:
                     database, "start.sql", calls, clients=1, owner=owner))
         return {"ended": ended, **{name: values[1:] for name, values in figures.items()}}
 
+    # --- a router ------------------------------------------------------------
+
+    def router(self, shards=3):
+        """Calls per second directly and through a router, in turns; all databases
+        are of one server."""
+        if not self.postgres.sql("postgres", "SELECT 1 FROM pg_available_extensions WHERE name = 'plproxy'"):
+            progress("PL/Proxy is not there")
+            return None
+        count = 1000 * CLIENTS
+        stored = {"direct": ["direct"], "router": [f"shard_{number}" for number in range(shards)]}
+        self.create(Sessions("direct", count))
+        for database in [*stored["router"], "router"]:
+            self.create(Sessions(database, 0))
+        self.postgres.script("router", "router.sql", shards=shards, host=self.folder, sessions=count)
+        for database in stored:
+            self.postgres.script(database, "raise_conflict.sql")
+
+        measurements = [(script, durable, clients) for durable in (True, False) for clients in (1, CLIENTS)
+                        for script in ("vali_blob.sql", "vali_blob_batch.sql")]
+        measurements += [(f"conflict_{kind}.sql", False, 1) for kind in ("outcome", "raised")]
+        figures = {measurement: {database: [100] for database in stored} for measurement in measurements}
+        for number in range(self.options.rounds + 1):
+            progress(f"Router: round {number} of {self.options.rounds}")
+            for measurement, rates in figures.items():
+                for database, written in stored.items():
+                    rates[database].append(self.routed(
+                        database, written, count, *measurement, rates[database][-1]))
+        return [{"script": script, "durable": durable, "clients": clients,
+                 **{database: rates[2:] for database, rates in figures[script, durable, clients].items()}}
+                for script, durable, clients in measurements]
+
+    def routed(self, database, written, count, script, durable, clients, rate):
+        """Calls per second in a database whose sessions are in others, or in itself.
+        The sessions begin anew."""
+        for of in written:
+            # connections of PL/Proxy have this setting of the database
+            self.postgres.sql(of, f"ALTER DATABASE {of} SET synchronous_commit = {'on' if durable else 'off'}",
+                              "UPDATE vali_blob.upload_session SET uploaded_bytes = 0", "VACUUM vali_blob.upload_session")
+        chunks = {"vali_blob.sql": 1, "vali_blob_batch.sql": 100}.get(script, 0)
+        contestant = Contestant(script, Sessions(database, count), chunks_per_call=chunks)
+        calls = max(10, int(rate * self.options.seconds / clients))
+        if chunks == 0:
+            return self.postgres.pgbench(database, script, calls, clients, sessions=count)
+        rate = self.advance(contestant, calls, clients, durable=durable) / chunks
+        confirmed = sum(int(self.postgres.sql(of, "SELECT sum(uploaded_bytes) FROM vali_blob.upload_session"))
+                        for of in written)
+        if confirmed != contestant.sessions.confirmed:
+            raise SystemExit(f"{database}: {confirmed} bytes are confirmed instead of {contestant.sessions.confirmed}")
+        return rate
+
     # --- the parts of one session --------------------------------------------
 
     def many_parts(self, many):
@@ -578,6 +628,7 @@ class Benchmark:
             tables[1], [1, 10 if quick else 100],
             [1_000, 10_000, 100_000] if quick else [10_000, 100_000, 1_000_000])
         results["memory"] = self.memory(10_000, 100_000 if quick else 1_000_000)
+        results["router"] = self.router()
         results["minutes"] = (time.monotonic() - BEGIN) / 60
         return results
 

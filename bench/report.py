@@ -50,6 +50,12 @@ LIMIT_LABELS = {
     "others": "an owner without limits, where 1,000 others have some",
     "limited": "an owner with limits and 10,000 live sessions",
 }
+ROUTER_LABELS = {
+    "vali_blob.sql": "a chunk, {kind}, {clients}",
+    "vali_blob_batch.sql": "100 chunks in a call, {kind}, {clients}",
+    "conflict_outcome.sql": "a conflict as an outcome (`try_advance_upload`), {clients}",
+    "conflict_raised.sql": "a conflict that is raised (`advance_upload`), {clients}",
+}
 KEY_LABELS = {
     "foreign_keys": "with foreign keys from `owner` and to `upload_id`",
     "no_foreign_keys": "without",
@@ -238,6 +244,10 @@ def throughput_rows(labels, rounds, ours):
             for name, label in labels.items()]
 
 
+def of_clients(count):
+    return "1 client" if count == 1 else f"{count} clients"
+
+
 def of_chunks(count):
     return "of 1 chunk" if count == 1 else f"of {count} chunks"
 
@@ -391,6 +401,22 @@ def print_memory(memory):
             for at in memory))
 
 
+def print_router(router):
+    if router is None:
+        return
+    print("### Through a router\n")
+    table(["three shards and the router on one server", "direct calls/s", "through the router", "ratio"],
+          *([ROUTER_LABELS[of["script"]].format(kind="durable" if of["durable"] else "relaxed",
+                                                clients=of_clients(of["clients"])),
+             spread(of["direct"], ",.0f"), spread(of["router"], ",.0f"),
+             spread(ratios(of["router"], of["direct"]), ".3f")] for of in router))
+    outcome, raised = (of for of in router if of["script"].startswith("conflict_"))
+    print("After an error PL/Proxy drops its connection to the shard, so that the next call starts a process there: a"
+          " conflict that is raised costs"
+          f" {median(ratios(outcome['router'], raised['router'])):.1f} times one that is an outcome, and directly"
+          f" {median(ratios(outcome['direct'], raised['direct'])):.1f} times.\n")
+
+
 def print_report(results):
     sessions = results["sessions"]
     print_machine(results)
@@ -413,6 +439,7 @@ def print_report(results):
     print_statistics(results["statistics"])
     print_big_arguments(results["big_arguments"])
     print_memory(results["memory"])
+    print_router(results["router"])
 
 
 def markdown(results):

@@ -65,7 +65,8 @@ class Postgres:
         with open(self.log, "w") as log:
             subprocess.run(["pg_ctl", "start", "--silent", "--wait"],
                            stdout=log, stderr=log, check=True)
-        self.sql("postgres", "CREATE ROLE upload_server LOGIN")
+        self.sql("postgres", "CREATE ROLE upload_server LOGIN",
+                 "ALTER ROLE upload_server SET search_path = vali_blob, public")
         return self
 
     def __exit__(self, *_):

@@ -3,7 +3,7 @@
 \set i :n * 7919 % :calls + :client_id * :sessions + 1
 \set offset :n / :calls * 8388608
 SELECT *
-FROM vali_blob.advance_uploads(
+FROM advance_uploads(
     (SELECT array_agg((4000000000000000000 + :i + k * :calls)::text)
      FROM generate_series(0, 99) AS k),
     array_fill(:offset::bigint, '{100}'),

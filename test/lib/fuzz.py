@@ -478,7 +478,7 @@ class Caller(Session):
         self.scripts_left = self.rng.randint(20, 80)
         self.scripts = Scripts(self.rng, self.fuzz.functions, self.fuzz.values(self.rng))
         # what waits for a lock is allowed to, for a while; what does not end is not
-        setup = ["SET lock_timeout = '2s'", f"SET statement_timeout = '{PATIENCE // 2}s'"]
+        setup = ["SET lock_timeout = '2s'", f"SET statement_timeout = '{PATIENCE}s'"]
         for name, values in self.fuzz.settings.items():
             if self.rng.random() < 0.3:
                 setup.append(f"SET {name} = '{self.rng.choice(values)}'")
@@ -1034,7 +1034,7 @@ class Round:
         for thread in sessions:
             thread.start()
         try:
-            while any(thread.is_alive() for thread in sessions) and time.monotonic() < over + PATIENCE:
+            while any(thread.is_alive() for thread in sessions) and time.monotonic() < over + 2 * PATIENCE:
                 if time.monotonic() > over:
                     self.is_over.set()
                 self.end_prepared(connection, "1 second")

@@ -323,6 +323,18 @@ make_workplace() {
 		echo "Beware: PostgreSQL's headers are of $headers, the server is not" >&2
 }
 
+# Puts PL/Proxy into the workplace's PostgreSQL, without installing it.  Where it cannot be
+# had, what needs it is skipped.
+fetch_plproxy() {
+	[[ ! -e $("$pg_config" --sharedir)/extension/plproxy.control ]] && is_packaged || return 0
+	mkdir "$workplace/plproxy"
+	(
+		cd "$workplace/plproxy"
+		apt-get download "postgresql-$("$pg_config" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')-plproxy"
+		dpkg -x ./*.deb "$workplace/root"
+	) >/dev/null 2>&1 || true
+}
+
 run_in_workplace() {
 	local user=postgres as_user=()
 
