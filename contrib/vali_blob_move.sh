@@ -82,14 +82,25 @@ new_node=$(on "$to" <<<"LOAD 'vali_blob'; SELECT current_setting('vali_blob.node
 moved="abs(pg_catalog.hashtext(upload_id::text) % $count) IN ($partitions)"
 tables=("$schema".upload_{session,part,reclaim,live})
 name=vali_blob_move_${partitions//,/_}
+# What the old server has no longer then
+deletes=()
+for table in upload_{live,reclaim,session}; do
+	deletes+=("DELETE FROM $schema.$table WHERE $moved")
+done
+drop_publication="DROP PUBLICATION $name"
+told_router=
 
 give_up() {
 	local status=$?
 	[[ -z ${old-} ]] || kill "$old" 2>/dev/null || true
-	((status == 0)) || {
-		echo "vali_blob_move.sh: not moved; to begin again, run on the new server DROP SUBSCRIPTION $name, TRUNCATE the tables of vali_blob," >&2
-		echo "and on the old one DROP PUBLICATION $name" >&2
-	}
+	if ((status != 0)) && [[ -n $told_router ]]; then
+		echo "vali_blob_move.sh: moved, as the router knows; to end it, run on the old server"
+		printf '    %s;\n' "${deletes[@]}" "$drop_publication"
+		echo "and on the new one ALTER DATABASE ... RESET vali_blob.sweep"
+	elif ((status != 0)); then
+		echo "vali_blob_move.sh: not moved; to begin again, run on the new server DROP SUBSCRIPTION $name, TRUNCATE the tables of vali_blob,"
+		echo "and on the old one $drop_publication"
+	fi >&2
 }
 trap give_up EXIT
 
@@ -129,6 +140,8 @@ in_lock() {
 	fail "the connection to the old server broke"
 }
 
+# It waits for us, without doing anything.
+in_lock "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')" >/dev/null
 in_lock "BEGIN"
 pid=$(in_lock "SELECT pg_backend_pid()")
 for table in "${tables[@]}"; do
@@ -143,10 +156,11 @@ rows=$(in_lock "SELECT count(*) FROM $schema.upload_session WHERE $moved")
 there=$(on "$to" <<<"SELECT count(*) FROM $schema.upload_session")
 [[ $rows == "$there" ]] || fail "the new server has $there sessions, the old one $rows"
 # ... and is no longer here when the lock ends, for no server may show a session of another's.
-in_lock "DELETE FROM $schema.upload_live WHERE $moved"
-in_lock "DELETE FROM $schema.upload_reclaim WHERE $moved"
-in_lock "DELETE FROM $schema.upload_session WHERE $moved"
+for delete in "${deletes[@]}"; do
+	in_lock "$delete"
+done
 on "$router" <<<"SELECT format('ALTER SERVER %I OPTIONS (%s)', :'server', string_agg(format('SET p%s %L', p, :'target'), ', ')) FROM unnest(string_to_array(:'partitions', ',')) AS p \gexec"
+told_router=yes
 # Calls that wait here, or that the router has sent here but that have not come yet, would not
 # find their sessions.  Who has begun a transaction at the router before that may not have
 # heard of it.
@@ -165,5 +179,5 @@ echo "$rows sessions moved; the old server was locked for about $((SECONDS - beg
 echo '\q' >&$to_old
 wait "$old" || true
 old=
-on "$from" <<<"DROP PUBLICATION $name"
+on "$from" <<<"$drop_publication"
 on "$to" <<<"SELECT format('ALTER DATABASE %I RESET vali_blob.sweep', current_database()) \gexec"

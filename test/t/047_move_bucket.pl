@@ -27,16 +27,25 @@ my @old = (@shards, @shards);
 create_router($router, @old);
 push @shards, start_shard('shard4', 4);
 
+sub start_move
+{
+	my ($partitions, $to, $options) = @_;
+	my $from = partition_connstr($old[ (split /,/, $partitions)[0] ]);
+	my @source = $options ? ('--source', $from) : ();    # which needs none of them
+	my $script = { output => '' };
+
+	$script->{run} = IPC::Run::start([ 'bash', "$checkout/contrib/vali_blob_move.sh", '--router', $router->connstr('router'), '--server', 'the "servers"',
+			'--partitions', $partitions, '--from', $from . ($options // ''), '--to', partition_connstr($to), @source ],
+		'<', \undef, '>&', \$script->{output}, IPC::Run::timeout(5 * $PostgreSQL::Test::Utils::timeout_default));
+	return $script;
+}
+
 # Run the script.  Returns whether it succeeds, and what it says.
 sub move
 {
-	my ($partitions, $to, @more) = @_;
-	my $output;
-	my $ok = IPC::Run::run([ 'bash', "$checkout/contrib/vali_blob_move.sh", '--router', $router->connstr('router'), '--server', 'the "servers"',
-			'--partitions', $partitions, '--from', partition_connstr($old[ (split /,/, $partitions)[0] ]), '--to', partition_connstr($to), @more ],
-		'<', \undef, '>&', \$output, IPC::Run::timeout(5 * $PostgreSQL::Test::Utils::timeout_default));
+	my $script = start_move(@_);
 
-	return ($ok, $output);
+	return ($script->{run}->finish, $script->{output});
 }
 
 # --- what is refused
@@ -110,13 +119,21 @@ is(scalar(grep { $_->[0] eq 'complete' } told({})), 96, '96 uploads are complete
 
 # --- afterwards
 
-my %found;
-foreach my $n (0 .. 3)
+my @server = (0 .. 2, 3, 1, 2);    # of each partition
+
+sub each_is_in_its_place
 {
-	push @{ $found{ (split /\|/)[0] } }, $_ =~ s/^[^|]*/$n/r foreach split /\n/, $shards[$n]->safe_psql('uploads', "SELECT upload_id, status, uploaded_bytes FROM $vb.upload_session WHERE upload_id LIKE 'u%'");
+	my ($name) = @_;
+	my %found;
+
+	foreach my $n (0 .. $#shards)
+	{
+		push @{ $found{ (split /\|/)[0] } }, $_ =~ s/^[^|]*/$n/r foreach split /\n/, $shards[$n]->safe_psql('uploads', "SELECT upload_id, status, uploaded_bytes FROM $vb.upload_session WHERE upload_id LIKE 'u%'");
+	}
+	is_deeply(\%found, { map { ($_ => [ $server[ $partition{$_} ] . '|complete|200' ]) } grep { /^u/ } keys %partition }, $name);
+	return;
 }
-is_deeply(\%found, { map { ($_ => [ ($partition{$_} == 3 ? 3 : $partition{$_} % 3) . '|complete|200' ]) } grep { /^u/ } keys %partition },
-	'each upload is on the server of its partition, and only there');
+each_is_in_its_place('each upload is on the server of its partition, and only there');
 is(everywhere($parts, 'id, upload_id, status, uploaded_bytes, expires_at'), $sessions, 'the others are as before');
 is(everywhere('upload_part', 'upload_id, chunk_offset, etag, confirmed_at'), $kept{upload_part}, '... with their parts');
 is(everywhere('upload_reclaim', 'id, upload_id, claimed_until, parts'), $kept{upload_reclaim}, '... and the reclaim queue');
@@ -133,6 +150,26 @@ is(as_app($router, "SELECT finish_reclaim($reclaim)"), 't', 'a row of the reclai
 is(join(' ', map { $_->safe_psql('uploads', 'SELECT (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_subscription), (SELECT count(*) FROM pg_replication_slots)') } @shards),
 	'0|0|0 0|0|0 0|0|0 0|0|0', 'nothing is left of the move');
 is($shards[3]->safe_psql('postgres', q{SELECT setconfig FROM pg_db_role_setting JOIN pg_database AS d ON d.oid = setdatabase WHERE datname = 'uploads'}), '{vali_blob.node=4}', '... in the settings neither');
+
+# --- several partitions, and a script that fails after it has told the router
+
+push @shards, start_shard('shard5', 5);
+@server[ 1, 4 ] = (4, 4);
+my $busy = $router->background_psql('router', on_error_stop => 0);
+$busy->query_until(qr/it begins/, "\\echo it begins\nSELECT pg_sleep(10000);\n");
+my $script = start_move('1,4', $shards[4], " options='-c idle_in_transaction_session_timeout=1ms'");
+my $target = partition_connstr($shards[4]) =~ s/'/''/gr;
+$router->poll_query_until('router', "SELECT count(*) = 2 FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE option_value = '$target'");
+$shards[1]->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vali_blob_move' AND state = 'idle in transaction'});
+$router->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'});
+ok(!$script->{run}->finish, 'the script fails if its lock is gone after it has told the router');
+like($script->{output}, qr/moved, as the router knows; to end it, run on the old server\n    DELETE/, '... and says what is left to do') or diag $script->{output};
+cmp_ok($shards[1]->safe_psql('uploads', "SELECT count(*) FROM $vb.upload_session"), '>', 0, '... as the old server has the sessions still');
+$shards[1]->safe_psql('uploads', join '', $script->{output} =~ /^    (.*;)$/mg);
+each_is_in_its_place('after that each upload is where the router looks for it');
+is(as_app($router, q{SELECT count(*), count(DISTINCT upload_id) FROM list_uploads(max_rows => 10000)}), '217|217', '... and listed once');
+is($shards[1]->safe_psql('uploads', "SELECT (SELECT count(*) FROM $vb.upload_session), (SELECT count(*) FROM pg_publication)"), '0|0', '... and nothing is left on the old server');
+$busy->quit;
 
 $_->stop foreach $router, @shards;
 done_testing();
