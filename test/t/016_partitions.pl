@@ -87,6 +87,26 @@ is($node->safe_psql('postgres', q{
 	"18|1\n0|0\ncomplete|1|30\nexpired|28|35",
 	'upload_stats counts what is there now');
 
+# The extension's own table stands in the way of a whole dump, so only the data are restored.
+$node->safe_psql('postgres', q{SELECT start_upload('f', 100, upload_id => 'parts', any_order => true), advance_upload('parts', 10, 10, etag => 'e')});
+my $rows = q{SELECT * FROM upload_session ORDER BY id; SELECT * FROM upload_part; SELECT * FROM upload_reclaim ORDER BY id};
+my $dumped = $node->safe_psql('postgres', $rows);
+my $dump = "$PostgreSQL::Test::Utils::tmp_check/016.dump";
+
+command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'the database is dumped');
+$node->safe_psql('postgres', 'CREATE DATABASE restored');
+$node->safe_psql('restored', 'CREATE EXTENSION vali_blob');
+$node->safe_psql('restored', $swap);
+command_ok([ 'pg_restore', '--data-only', '--disable-triggers', '--exit-on-error', '-d', $node->connstr('restored'), $dump ], 'its data are restored into partitions');
+is($node->safe_psql('restored', $rows), $dumped, '... all of them');
+is($node->safe_psql('restored', q{SELECT id > (SELECT max(id) FROM upload_session WHERE upload_id <> u.upload_id) FROM start_upload('f') AS u}), 't', 'new ids come after them');
+
+# ids of several servers
+$node->safe_psql('postgres', 'CREATE DATABASE of_node; ALTER DATABASE of_node SET vali_blob.node = 5');
+$node->safe_psql('of_node', q{CREATE EXTENSION vali_blob; SELECT start_upload('f') FROM generate_series(1, 3)});
+$node->safe_psql('of_node', $swap =~ s{max\(id\)}{max(id) / 1024}r);
+is($node->safe_psql('of_node', q{SELECT id / 1024, id % 1024 FROM start_upload('f')}), '4|5', 'ids with a node go on, too');
+
 $old->quit;
 $node->stop;
 done_testing();
