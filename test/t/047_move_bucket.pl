@@ -171,5 +171,27 @@ is(as_app($router, q{SELECT count(*), count(DISTINCT upload_id) FROM list_upload
 is($shards[1]->safe_psql('uploads', "SELECT (SELECT count(*) FROM $vb.upload_session), (SELECT count(*) FROM pg_publication)"), '0|0', '... and nothing is left on the old server');
 $busy->quit;
 
+# --- by hand, where the application hashes
+
+my $bucket = "get_byte(decode(md5(upload_id::text), 'hex'), 0) % 64";
+my $tables = join ', ', map { "$vb.$_ WHERE ($bucket < 32)" } 'upload_session', 'upload_part', 'upload_reclaim', 'upload_live';
+my $of_bucket = "SELECT upload_id, status, uploaded_bytes FROM $vb.upload_session WHERE $bucket < 32 ORDER BY upload_id";
+
+like(slurp_file("$checkout/examples/shards/shards.py"), qr/\Q$bucket\E/, 'the client that hashes by itself has its hash in SQL');
+$shards[4]->safe_psql('postgres', 'CREATE DATABASE hashed');
+$shards[4]->safe_psql('hashed', "CREATE SCHEMA $vb; CREATE EXTENSION vali_blob SCHEMA $vb");
+$shards[2]->safe_psql('uploads', "CREATE PUBLICATION by_hash FOR TABLE $tables");
+$shards[4]->safe_psql('hashed', "CREATE SUBSCRIPTION by_hash CONNECTION '" . (partition_connstr($shards[2]) =~ s/'/''/gr) . "' PUBLICATION by_hash");
+$shards[4]->poll_query_until('hashed', q{SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel});
+$shards[2]->safe_psql('uploads', "SELECT count($vb.start_upload('late', upload_id => 'late' || n)), count($vb.advance_upload('late' || n, 0, n)) FROM generate_series(1, 10) AS n;
+	SELECT count($vb.delete_upload('late' || n)) FROM generate_series(1, 3) AS n");
+my $lsn = $shards[2]->lsn('insert');
+$shards[2]->poll_query_until('uploads', "SELECT confirmed_flush_lsn >= '$lsn' FROM pg_replication_slots WHERE slot_name = 'by_hash'");
+my $rows = $shards[2]->safe_psql('uploads', $of_bucket);
+like($rows, qr/^late/m, 'a publication by its hash has sessions');
+is($shards[4]->safe_psql('hashed', $of_bucket), $rows, '... which another server follows');
+is($shards[4]->safe_psql('hashed', "SELECT count(*) FROM $vb.upload_session WHERE NOT $bucket < 32"), '0', '... and no others');
+$shards[4]->safe_psql('hashed', 'DROP SUBSCRIPTION by_hash');
+
 $_->stop foreach $router, @shards;
 done_testing();
