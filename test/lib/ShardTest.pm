@@ -157,7 +157,26 @@ sub wait_for_uploaders
 
 # What they have told from a place on, as [ outcome, id, bytes or SQLSTATE ].
 sub told { return map { [ split / / ] } map { split /\n/, substr $uploaders{$_}{out}, $_[0]{$_} // 0 } keys %uploaders; }
-sub place { return { map { ($_ => 1 + rindex $uploaders{$_}{out}, "\n") } keys %uploaders }; }
+
+# The place behind all that they have told until now.
+sub place
+{
+	my %place;
+
+	foreach my $name (keys %uploaders)
+	{
+		my $uploader = $uploaders{$name};
+		my $length;
+
+		do
+		{
+			$length = length $uploader->{out};
+			$uploader->{run}->pump_nb if $uploader->{run}->pumpable;
+		} while $length < length $uploader->{out};
+		$place{$name} = 1 + rindex $uploader->{out}, "\n";
+	}
+	return \%place;
+}
 
 sub uploaders_have_ended { return !grep { $_->{run}->pumpable } values %uploaders; }
 

@@ -104,6 +104,7 @@ like($output, qr/^\d+ sessions moved; the old server was locked for about \d+ s$
 note $output;
 my $moved = place();
 wait_for_uploaders('the uploads of all partitions go on', sub { my %n; $n{ $partition{ $_->[1] } }{ $_->[1] }++ foreach grep { $_->[0] =~ /^(?:advanced|replayed)$/ } told($moved); 6 == grep { 5 < keys %$_ } values %n });
+wait_for_uploaders('... and those of each uploader', sub { my %n; $n{ (split /-/, $_->[1])[0] } = 1 foreach grep { $_->[0] =~ /^(?:advanced|replayed)$/ } told($moved); 16 == keys %n });
 my $later = place();    # what was cut off has been read by now
 unlink $hold;
 wait_for_uploaders('all uploads end', \&uploaders_have_ended);
@@ -157,7 +158,21 @@ push @shards, start_shard('shard5', 5);
 @server[ 1, 4 ] = (4, 4);
 my $busy = $router->background_psql('router', on_error_stop => 0);
 $busy->query_until(qr/it begins/, "\\echo it begins\nSELECT pg_sleep(10000);\n");
+
+# A chunk that is confirmed just before the lock, and that the new server is slow to take
+my ($late) = grep { $server[ $partition{$_} ] == 4 } map { "parts-$_" } 61 .. 120;
+my $writer = $shards[1]->background_psql('uploads');
+my $slow = $shards[4]->background_psql('uploads');
+$writer->query_safe("BEGIN; LOCK TABLE $vb.upload_session IN ACCESS SHARE MODE");
 my $script = start_move('1,4', $shards[4], " options='-c idle_in_transaction_session_timeout=1ms'");
+$shards[1]->poll_query_until('uploads', 'SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)');
+$slow->query_safe("BEGIN; LOCK TABLE $vb.upload_session IN SHARE MODE");
+$writer->query_safe("SELECT $vb.advance_upload('$late', 0, 10); COMMIT");
+wait_until('the script waits for the new server, or has ended', sub {
+	$script->{run}->pump_nb if $script->{run}->pumpable;
+	return !$script->{run}->pumpable || 't' eq $shards[1]->safe_psql('postgres', q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%confirmed\_flush\_lsn%' AND pid <> pg_backend_pid())});
+});
+$slow->query_safe('COMMIT');
 my $target = partition_connstr($shards[4]) =~ s/'/''/gr;
 $router->poll_query_until('router', "SELECT count(*) = 2 FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE option_value = '$target'");
 $shards[1]->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vali_blob_move' AND state = 'idle in transaction'});
@@ -168,8 +183,9 @@ cmp_ok($shards[1]->safe_psql('uploads', "SELECT count(*) FROM $vb.upload_session
 $shards[1]->safe_psql('uploads', join '', $script->{output} =~ /^    (.*;)$/mg);
 each_is_in_its_place('after that each upload is where the router looks for it');
 is(as_app($router, q{SELECT count(*), count(DISTINCT upload_id) FROM list_uploads(max_rows => 10000)}), '217|217', '... and listed once');
+is(as_app($router, "SELECT uploaded_bytes FROM get_upload('$late')"), '20', '... with the last chunk');
 is($shards[1]->safe_psql('uploads', "SELECT (SELECT count(*) FROM $vb.upload_session), (SELECT count(*) FROM pg_publication)"), '0|0', '... and nothing is left on the old server');
-$busy->quit;
+$_->quit foreach $busy, $writer, $slow;
 
 # --- by hand, where the application hashes
 
