@@ -36,6 +36,7 @@
 #include "access/tableam.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -52,6 +53,7 @@
 #include "settings.h"
 #include "statement.h"
 #include "table_info.h"
+#include "table_safety.h"
 
 static Statement select_quota = {
 	.text = "SELECT q.max_upload_size::pg_catalog.int8, q.max_live_uploads::pg_catalog.int8, "
@@ -225,12 +227,12 @@ may_have_row(ExtensionTable table, const text *key, bool *is_changing)
 }
 
 /*
- * Run a statement as the owner of a table.  It sees what is committed now, or what
- * the calling query sees.
+ * Read a table as its owner.  That sees what is committed now, or what the calling
+ * query sees.
  */
 static void
-run_as_owner(ExtensionTable table, Statement *statement, const Datum *values,
-			 const bool *nulls, bool latest)
+read_as_owner(ExtensionTable table, Statement *statement, const Datum *values,
+			  const bool *nulls, bool latest)
 {
 	Relation	rel = open_extension_table(table, AccessShareLock);
 	Oid			owner = rel->rd_rel->relowner;
@@ -243,6 +245,32 @@ run_as_owner(ExtensionTable table, Statement *statement, const Datum *values,
 		statement_run_latest(statement, values, nulls);
 	else
 		statement_run(statement, values, nulls, true);
+	leave_owner(&caller);
+}
+
+/*
+ * Change a table as its owner.  That runs no code of others as a superuser, however
+ * ordinary the role of the session.
+ */
+static void
+change_as_owner(ExtensionTable table, Statement *statement, const Datum *values,
+				const bool *nulls, int changes)
+{
+	Relation	rel = open_extension_table(table, RowExclusiveLock);
+	Oid			owner = rel->rd_rel->relowner;
+	CallerState caller;
+
+	check_table_owner(rel, owner);
+	if (superuser_arg(owner) &&
+		(rel->trigdesc != NULL || rel->rd_rules != NULL || rel->rd_rel->relhassubclass))
+	{
+		SafetyCheck check = {0};
+
+		check_changes(&check, RelationGetRelid(rel), changes);
+	}
+	table_close(rel, NoLock);
+	caller = enter_owner(owner);
+	statement_run_latest(statement, values, nulls);
 	leave_owner(&caller);
 }
 
@@ -335,7 +363,7 @@ quota_read(const text *owner, bool latest)
 		return quota;
 
 	spi_open();
-	run_as_owner(TABLE_QUOTA, &select_quota, &value, NULL, latest);
+	read_as_owner(TABLE_QUOTA, &select_quota, &value, NULL, latest);
 	if (SPI_processed > 0)
 	{
 		/* one upload may have as many as both allow */
@@ -358,13 +386,13 @@ begin_counting(const text *owner)
 	Datum		values[4] = {PointerGetDatum(owner)};
 	bool		nulls[4] = {0};
 
-	run_as_owner(TABLE_SESSION, &select_live_sessions, values, NULL, true);
+	read_as_owner(TABLE_SESSION, &select_live_sessions, values, NULL, true);
 	for (int i = 1; i <= 3; i++)
 		values[i] = fetch_array(i, &nulls[i]);
 	/* the arrays are null if there is no session */
 	if (!nulls[1])
-		run_as_owner(TABLE_LIVE, &insert_live_sessions, values, NULL, true);
-	run_as_owner(TABLE_QUOTA, &mark_counted, values, NULL, true);
+		change_as_owner(TABLE_LIVE, &insert_live_sessions, values, NULL, CHANGE_INSERT | CHANGE_UPDATE);
+	change_as_owner(TABLE_QUOTA, &mark_counted, values, NULL, CHANGE_INSERT | CHANGE_UPDATE);
 }
 
 /*
@@ -405,7 +433,7 @@ quota_claim(const text *owner)
 		begin_counting(owner);
 	quota.is_counted = true;
 	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	run_as_owner(TABLE_LIVE, &count_live, values, NULL, true);
+	read_as_owner(TABLE_LIVE, &count_live, values, NULL, true);
 	quota.usage = fetch_usage();
 	spi_close();
 	return quota;
@@ -423,18 +451,18 @@ quota_verify_usage(const text *owner)
 	bool		is_null;
 
 	spi_open();
-	run_as_owner(TABLE_LIVE, &select_live_ids, values, NULL, true);
+	read_as_owner(TABLE_LIVE, &select_live_ids, values, NULL, true);
 	values[0] = fetch_array(1, &is_null);
 	if (!is_null)
 	{
 		values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
 		values[2] = PointerGetDatum(owner);
-		run_as_owner(TABLE_SESSION, &usage_of_ids, values, NULL, true);
+		read_as_owner(TABLE_SESSION, &usage_of_ids, values, NULL, true);
 		usage = fetch_usage();
 		values[0] = fetch_array(4, &is_null);
 		values[1] = PointerGetDatum(owner);
 		if (!is_null)
-			run_as_owner(TABLE_LIVE, &delete_live_ids, values, NULL, true);
+			change_as_owner(TABLE_LIVE, &delete_live_ids, values, NULL, CHANGE_DELETE);
 	}
 	spi_close();
 	return usage;
@@ -455,7 +483,7 @@ quota_visible_usage(const text *owner, bool is_counted)
 	spi_open();
 	if (is_counted)
 	{
-		run_as_owner(TABLE_LIVE, &select_live_ids, values, NULL, false);
+		read_as_owner(TABLE_LIVE, &select_live_ids, values, NULL, false);
 		values[0] = fetch_array(1, &is_null);
 	}
 	if (!is_null)
@@ -484,7 +512,7 @@ insert_live_row(const Session *session)
 
 	Assert(session->owner != NULL && status_is_live(session->status));
 	spi_open();
-	run_as_owner(TABLE_LIVE, &insert_live, values, nulls, true);
+	change_as_owner(TABLE_LIVE, &insert_live, values, nulls, CHANGE_INSERT | CHANGE_UPDATE);
 	spi_close();
 }
 
@@ -513,7 +541,9 @@ update_live_row(const Session *before, const Session *after)
 	values[1] = Int64GetDatum(session_promised_bytes(after));
 	values[2] = TimestampTzGetDatum(after->expires_at);
 	spi_open();
-	run_as_owner(TABLE_LIVE, status_is_live(after->status) ? &update_live : &delete_live,
-				 values, nulls, true);
+	if (status_is_live(after->status))
+		change_as_owner(TABLE_LIVE, &update_live, values, nulls, CHANGE_UPDATE);
+	else
+		change_as_owner(TABLE_LIVE, &delete_live, values, nulls, CHANGE_DELETE);
 	spi_close();
 }

@@ -141,6 +141,46 @@ await_expired('owned');
 is($node->safe_psql('owned', 'SET ROLE app; SELECT count(*) FROM upload_reclaim; RESET ROLE; SELECT count(*) FROM upload_reclaim'),
 	"0\n2", 'forced row-level security does not blind the sweep');
 
+# --- limits of a superuser's tables: calls of clients change these as the owner
+
+create_database('limits', 'app');
+$node->safe_psql('limits', q{
+	SELECT grant_upload_access('eve');
+	GRANT ALL ON upload_quota, upload_live TO eve;
+	SELECT set_upload_quota('limited', 10);
+	SET ROLE eve;
+	SELECT start_upload('file', owner => 'limited', upload_id => 'live');
+});
+my %change = (
+	upload_live => {
+		INSERT => q{SELECT start_upload('file', owner => 'limited')},
+		UPDATE => q{SELECT declare_upload_size('live', 10)},
+		DELETE => q{SELECT abort_upload('live')},
+	},
+	upload_quota => {
+		INSERT => q{SET vali_blob.max_live_uploads = 5; SET ROLE eve; SELECT start_upload('file', owner => 'set')},
+	});
+
+foreach my $table (sort keys %change)
+{
+	foreach my $event (sort keys %{ $change{$table} })
+	{
+		my $call = "SET ROLE eve; $change{$table}{$event}" =~ s/SET ROLE eve; (?=SET vali_blob)//r;
+
+		$node->safe_psql('limits', "SET ROLE eve; CREATE TRIGGER see AFTER $event ON $table FOR EACH ROW EXECUTE FUNCTION see()");
+		is(sqlstate_of($node, $call, 'limits'), '42501', "no trigger of an ordinary role fires as superuser: $event on $table");
+		$node->safe_psql('limits', "ALTER TABLE $table OWNER TO app");
+		is(sqlstate_of($node, "BEGIN; $call; ROLLBACK", 'limits'), '00000', '... but as a role that is none');
+		$node->safe_psql('limits', "DROP TRIGGER see ON $table; ALTER TABLE $table OWNER TO postgres; GRANT ALL ON $table TO eve");
+		is(sqlstate_of($node, "BEGIN; $call; ROLLBACK", 'limits'), '00000', '... and without it all is well');
+	}
+}
+$node->safe_psql('limits', q{CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+	CREATE TRIGGER nothing AFTER INSERT ON upload_live FOR EACH ROW EXECUTE FUNCTION nothing()});
+is(sqlstate_of($node, "SET ROLE eve; $change{upload_live}{INSERT}", 'limits'), '00000', "a superuser's own trigger fires");
+$node->safe_psql('limits', q{DROP TRIGGER nothing ON upload_live; CREATE RULE nothing AS ON INSERT TO upload_live DO ALSO NOTHING});
+is(sqlstate_of($node, "SET ROLE eve; $change{upload_live}{INSERT}", 'limits'), '42501', 'a rule does not run');
+
 # --- parts of a superuser, whose sessions belong to a role that is none
 
 create_database('parts', 'app');
@@ -155,6 +195,7 @@ $node->safe_psql('parts', q{
 	SELECT advance_upload('live', 10, 10), advance_upload('done', 10, 10), abort_upload('done');
 	UPDATE upload_session SET expires_at = '2001-01-01'});
 await($node, 'parts', q{last_error LIKE '%trigger "see"%' FROM sweeper_status()});
+await($node, 'parts', q{status = 'expired' FROM upload_session WHERE upload_id = 'live'});
 is(statuses($node, 'parts') . seen('parts'), "live: expired, done: aborted", q{another's trigger on parts stops purges, not expiry});
 $node->safe_psql('parts', 'ALTER TABLE upload_part OWNER TO app');
 $node->reload;
