@@ -10,13 +10,16 @@
 
 #include "access/heapam.h"
 #include "storage/bufmgr.h"
+#include "storage/proc.h"
 #if PG_VERSION_NUM >= 170000
 #include "storage/dsm_registry.h"
+#include "storage/procarray.h"
 #else
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "storage/sinvaladt.h"
 #endif
 
 #include "compat.h"
@@ -34,6 +37,20 @@ prune_page(Relation rel, Buffer buffer)
 #else
 	heap_page_prune_opt(rel, buffer);
 #endif
+}
+
+/* Is a transaction a VACUUM that has a transaction to itself? */
+bool
+is_vacuum(VirtualTransactionId transaction)
+{
+#if PG_VERSION_NUM >= 170000
+	const PGPROC *proc = ProcNumberGetProc(transaction.procNumber);
+#else
+	const PGPROC *proc = BackendIdGetProc(transaction.backendId);
+#endif
+
+	/* if its process has begun another transaction, this one has ended */
+	return proc != NULL && (proc->statusFlags & PROC_IN_VACUUM) != 0;
 }
 
 #if PG_VERSION_NUM >= 170000

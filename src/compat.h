@@ -10,6 +10,7 @@
 
 #include "catalog/dependency.h"
 #include "storage/buf.h"
+#include "storage/lock.h"
 #include "utils/jsonb.h"
 #include "utils/relcache.h"
 
@@ -116,6 +117,9 @@ typedef struct JsonbInState
 #define object_aclcheck(classid, objectid, roleid, mode) \
 	((void) (classid), pg_namespace_aclcheck(objectid, roleid, mode))
 #endif
+
+/* Is a transaction a VACUUM that has a transaction to itself? */
+extern bool is_vacuum(VirtualTransactionId transaction);
 
 /* Remove old row versions from a page that is pinned, if that can be done now. */
 extern void prune_page(Relation rel, Buffer buffer);

@@ -17,7 +17,8 @@
  * that we have read.  Until then the previous one is kept.
  *
  * This does not see a session that somebody else than the sequence gives a lower
- * id, or makes live again, until all are counted the next time.  Where the
+ * id (a backend with another vali_blob.node may), or makes live again, until all
+ * are counted the next time.  Where the
  * sequence cannot tell (a standby, a sequence with a cache), or so many are live
  * that finding them costs more than reading all, the live ones are of the last
  * count, too; and the view says so.
@@ -44,6 +45,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "count.h"
 #include "statement.h"
 
@@ -62,10 +64,8 @@
 #define IS_LIVE \
 	"(status OPERATOR(pg_catalog.=) 'pending' OR status OPERATOR(pg_catalog.=) 'in_progress')"
 
-/* The columns of a count; array_agg() would keep older versions from counting in parallel. */
 #define COUNT_COLUMNS \
-	"status, " IS_LIVE ", pg_catalog.count(*), " \
-	"COALESCE(pg_catalog.sum(uploaded_bytes), 0)::pg_catalog.int8, " \
+	"status, " IS_LIVE ", pg_catalog.count(*), " BYTES_SUM("uploaded_bytes") ", " \
 	"pg_catalog.min(expires_at)"
 
 static Statement count_all = {
@@ -77,7 +77,7 @@ static Statement count_all = {
 /* ... and the ids of live ones up to one, and how many have a higher id */
 static Statement count_and_list = {
 	.text = "SELECT " COUNT_COLUMNS ", "
-	"pg_catalog.array_agg(id) FILTER (WHERE " IS_LIVE " AND id OPERATOR(pg_catalog.<=) $1), "
+	"pg_catalog.array_agg(id::pg_catalog.int8) FILTER (WHERE " IS_LIVE " AND id OPERATOR(pg_catalog.<=) $1), "
 	"pg_catalog.count(*) FILTER (WHERE id OPERATOR(pg_catalog.>) $1) "
 	"FROM @.upload_session GROUP BY status",
 	.nargs = 1,
@@ -88,7 +88,7 @@ static Statement count_and_list = {
 /* The live ones among those with some ids, and those with an id beyond one */
 static Statement count_live = {
 	.text = "SELECT " COUNT_COLUMNS ", "
-	"pg_catalog.array_agg(id) FILTER (WHERE id OPERATOR(pg_catalog.<=) $3), "
+	"pg_catalog.array_agg(id::pg_catalog.int8) FILTER (WHERE id OPERATOR(pg_catalog.<=) $3), "
 	"0::pg_catalog.int8 FROM ("
 	"SELECT id, status, uploaded_bytes, expires_at FROM @.upload_session "
 	"WHERE id OPERATOR(pg_catalog.=) ANY ($1) "
@@ -166,11 +166,19 @@ static VirtualTransactionId *
 get_writers(Oid relid)
 {
 	LOCKTAG		tag;
-	int			count;
+	int			all;
+	int			count = 0;
 	VirtualTransactionId *writers;
 
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	writers = GetLockConflicts(&tag, ShareLock, &count);
+	writers = GetLockConflicts(&tag, ShareLock, &all);
+	/* a VACUUM, which may take long, inserts nothing */
+	for (int i = 0; i < all; i++)
+	{
+		if (!is_vacuum(writers[i]))
+			writers[count++] = writers[i];
+	}
+	writers[count] = writers[all];
 	return count > 0 ? writers : NULL;
 }
 
@@ -281,6 +289,7 @@ concatenate_lists(List *lists)
 	int16		length_of_id;
 	bool		by_value;
 	char		align;
+	ArrayType  *result;
 	ListCell   *cell;
 
 	foreach(cell, lists)
@@ -296,7 +305,9 @@ concatenate_lists(List *lists)
 			ids[done++] = Int64GetDatum(((int64 *) ARR_DATA_PTR(list))[i]);
 	}
 	get_typlenbyvalalign(INT8OID, &length_of_id, &by_value, &align);
-	return construct_array(ids, count, INT8OID, length_of_id, by_value, align);
+	result = construct_array(ids, count, INT8OID, length_of_id, by_value, align);
+	pfree(ids);
+	return result;
 }
 
 /* Count all sessions, and list the live ones. */
@@ -321,6 +332,11 @@ count_whole_table(Kept *new)
 	foreach(cell, count->ended)
 		all += ((StatusCount *) lfirst(cell))->sessions;
 	new->has_list = new->settled.is_known && listed < all / LOOKUP_COST;
+	if (!new->has_list)
+	{
+		list_free_deep(new->lists);
+		new->lists = NIL;
+	}
 	count->live_at = count->ended_at = start;
 	count->is_live_exact = count->is_ended_exact = true;
 	new->duration = GetCurrentTimestamp() - start;
@@ -347,6 +363,7 @@ count_from_list(const Kept *old, Kept *new)
 	new->lists = NIL;
 	statement_run(&count_live, values, NULL, true);
 	(void) read_counts(&count->live, &ended, &new->lists);
+	pfree(DatumGetPointer(values[0]));
 	AtEOXact_GUC(false, guc_level);
 }
 

@@ -76,13 +76,17 @@ static Statement replace_one = {
 	.nargs = PART_COLUMN_COUNT, .argtypes = WRITE_ARGTYPES,
 };
 
-/* All parts of a session, as upload_reclaim has them; null if there is none */
+/* A page of the parts of a session, as upload_reclaim has them; null if there is none */
 static Statement select_as_json = {
 	.text = "SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
 	"'offset', p.chunk_offset, 'length', p.chunk_length, "
-	"'part_number', p.part_number, 'etag', p.etag) ORDER BY p.chunk_offset) "
-	"FROM @.upload_part AS p WHERE p.upload_id OPERATOR(pg_catalog.=) $1",
-	.nargs = 1, .argtypes = {TEXTOID},
+	"'part_number', p.part_number, 'etag', p.etag) ORDER BY p.chunk_offset), "
+	"pg_catalog.max(p.chunk_offset) "
+	"FROM (SELECT * FROM @.upload_part AS q "
+	"WHERE q.upload_id OPERATOR(pg_catalog.=) $1 "
+	"AND q.chunk_offset OPERATOR(pg_catalog.>) $2 "
+	"ORDER BY q.chunk_offset LIMIT $3) AS p",
+	.nargs = 3, .argtypes = {TEXTOID, INT8OID, INT8OID},
 	.many_rows = true,
 };
 
@@ -347,18 +351,30 @@ part_write(Store *store, PartChange change, const text *upload_id,
 	PG_END_TRY();
 }
 
-/* Return all parts of a session as a JSON array; null if there is none. */
+/*
+ * Return the parts of a session behind an offset as a JSON array, so many at most,
+ * and set the offset to that of the last one; null if there is none.
+ */
 Datum
-parts_as_json(Store *store, const text *upload_id, bool *is_null)
+parts_as_json(Store *store, const text *upload_id, int64 *after, int limit,
+			  bool *is_null)
 {
-	Datum		value = PointerGetDatum(upload_id);
+	Datum		values[] = {
+		PointerGetDatum(upload_id),
+		Int64GetDatum(*after),
+		Int64GetDatum(limit),
+	};
 	Datum		json;
 
 	store_use_sql(store);
-	statement_run(&select_as_json, &value, NULL, false);
+	statement_run(&select_as_json, values, NULL, false);
 	json = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, is_null);
 	if (!*is_null)
+	{
 		json = datumCopy(json, false, -1);
+		*after = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 2, is_null));
+	}
 	SPI_freetuptable(SPI_tuptable);
 	return json;
 }

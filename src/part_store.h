@@ -17,6 +17,7 @@ extern bool part_find_last(Store *store, const text *upload_id, int64 before,
 						   Part *part);
 extern void part_write(Store *store, PartChange change, const text *upload_id,
 					   const Part *part);
-extern Datum parts_as_json(Store *store, const text *upload_id, bool *is_null);
+extern Datum parts_as_json(Store *store, const text *upload_id, int64 *after,
+						   int limit, bool *is_null);
 
 #endif							/* VALI_BLOB_PART_STORE_H */

@@ -68,10 +68,6 @@ static Statement mark_counted = {
 	.nargs = 1, .argtypes = {TEXTOID},
 };
 
-/* A sum of bytes, which may exceed the range of bigint */
-#define BYTES_SUM(bytes) \
-	"LEAST(COALESCE(pg_catalog.sum(" bytes "), 0), 9223372036854775807)::pg_catalog.int8"
-
 static Statement count_live = {
 	.text = "SELECT pg_catalog.count(*), " BYTES_SUM("l.bytes") ", 0::pg_catalog.int8 "
 	"FROM @.upload_live AS l WHERE l.owner OPERATOR(pg_catalog.=) $1 "
@@ -197,7 +193,7 @@ may_have_row(ExtensionTable table, const text *key, bool *is_changing)
 	bool		found = true;
 
 	*is_changing = false;
-	if (!has_table(table))
+	if (!has_objects_of_1_1())
 		return false;
 	rel = open_extension_table(table, AccessShareLock);
 	info = table_info_get(rel, table);
@@ -352,7 +348,7 @@ quota_read(const text *owner, bool latest)
 		.max_live_bytes = owner == NULL ? LIMIT_NONE : (int64) max_live_bytes_setting,
 	};
 
-	if (!has_table(TABLE_QUOTA))
+	if (!has_objects_of_1_1())
 	{
 		if (has_live_limits(&quota) || quota.max_upload_size != LIMIT_NONE)
 			report_missing_quotas();

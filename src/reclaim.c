@@ -65,6 +65,9 @@ static Statement insert_reclaim[2][2] = {
 #define DUE_AT \
 	"COALESCE(claimed_until, '-infinity'::pg_catalog.timestamptz)"
 
+/* How many parts a row has at most: a JSON document ends at 256 MB. */
+#define MAX_PARTS_PER_ROW 10000
+
 /* The fewest keys to select at a time */
 #define MIN_PAGE 100
 
@@ -117,17 +120,6 @@ static Statement drop_old_reclaim = {
 	.nargs = 3, .argtypes = {INT8OID, TEXTOID, TIMESTAMPTZOID},
 };
 
-/* Return the parts of a session as JSON; null if it has none. */
-static Datum
-queued_parts(Store *store, const Session *session, bool *is_null)
-{
-	*is_null = true;
-	/* the first part of a session sets rules_version */
-	if (session->rules_version < RULES_OF_1_1)
-		return (Datum) 0;
-	return parts_as_json(store, session->upload_id, is_null);
-}
-
 /* Insert a row into the queue. */
 static void
 insert_row(Store *store, const Session *session, Datum parts, bool has_parts)
@@ -155,16 +147,31 @@ insert_row(Store *store, const Session *session, Datum parts, bool has_parts)
 
 /*
  * Queue the storage of a session, unless nothing is known to be there, and the
- * caller wants no row then.
+ * caller wants no row then.  Each row has a page of its parts.
  */
 void
 enqueue_reclaim(Store *store, const Session *session, bool even_if_empty)
 {
-	bool		has_no_parts;
-	Datum		parts = queued_parts(store, session, &has_no_parts);
+	/* the first part of a session sets rules_version */
+	bool		may_have_parts = session->rules_version >= RULES_OF_1_1;
+	bool		is_queued = false;
+	int64		after = -1;
 
-	if (even_if_empty || !has_no_parts || !json_is_empty(session->provider_data))
-		insert_row(store, session, parts, !has_no_parts);
+	while (may_have_parts)
+	{
+		bool		is_end;
+		Datum		parts = parts_as_json(store, session->upload_id, &after,
+										  MAX_PARTS_PER_ROW, &is_end);
+
+		if (is_end)
+			break;
+		CHECK_FOR_INTERRUPTS();
+		insert_row(store, session, parts, true);
+		pfree(DatumGetPointer(parts));
+		is_queued = true;
+	}
+	if (!is_queued && (even_if_empty || !json_is_empty(session->provider_data)))
+		insert_row(store, session, (Datum) 0, false);
 }
 
 /*

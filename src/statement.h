@@ -56,6 +56,10 @@ typedef struct Statement
 		.many_rows = true, \
 	}
 
+/* A sum of bytes, which may exceed the range of bigint */
+#define BYTES_SUM(bytes) \
+	"LEAST(COALESCE(pg_catalog.sum(" bytes "), 0), 9223372036854775807)::pg_catalog.int8"
+
 /* What such a scan returns of a row */
 typedef struct DueKey
 {

@@ -32,5 +32,10 @@ SELECT results_eq('SELECT status::text, oldest_reclaim, most_attempts FROM uploa
 SELECT results_eq('SELECT DISTINCT estimated, counted_at BETWEEN now() AND clock_timestamp() FROM upload_stats',
 	'VALUES (false, true)', 'a small table is counted each time');
 
+-- more bytes than a bigint holds
+SELECT count(advance_upload(start.upload_id, 0, 9223372036854775807)) AS sent
+  FROM generate_series(1, 2), start_upload('test/huge') AS start \gset
+SELECT is(bytes::text, '9223372036854775807', 'a sum ends at the greatest bigint') FROM upload_stats WHERE status = 'in_progress';
+
 SELECT * FROM finish();
 ROLLBACK;

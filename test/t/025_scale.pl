@@ -71,7 +71,7 @@ $client->query_safe('SELECT 1');
 $client->quit;
 
 my ($least, $most) = (sort { $a <=> $b } slurp_file($node->logfile, $log_end) =~ /LOG:  Grand total: .* (\d+) used/g)[ 0, -1 ];
-cmp_ok($most - $least, '<', 512 * 1024, 'the worker does not grow') and note "$least to $most bytes";
+cmp_ok($most - $least, '<', 1024 * 1024, 'the worker does not grow') and note "$least to $most bytes";
 cmp_ok(scalar(keys %transactions), '>', 5, 'it commits now and then');
 
 my ($advanced, $expired, $waited) = split /\|/, $node->safe_psql('postgres', 'TABLE result');

@@ -128,6 +128,13 @@ $standby->stop;
 is($node->safe_psql('postgres', "BEGIN READ ONLY; $usage"), $used, 'a read-only transaction tells what is used');
 is(sqlstate_of($node, q{BEGIN READ ONLY; SELECT set_upload_quota('ann', 5)}), '25006', '... and sets no quota');
 
+# --- a table that is missing
+
+$node->safe_psql('postgres', 'ALTER TABLE upload_quota RENAME TO away');
+is(sqlstate_of($node, q{SELECT start_upload('file', 10, owner => 'ann')}), '42P01', 'no limit is passed by where upload_quota is missing');
+is(sqlstate_of($node, q{SET vali_blob.max_live_uploads = 5; SELECT start_upload('file', 10, owner => 'bob')}), '42P01', '... nor that of a setting');
+$node->safe_psql('postgres', 'ALTER TABLE away RENAME TO upload_quota');
+
 # --- a dump
 
 my $tables = q{SELECT to_jsonb(q) FROM upload_quota q ORDER BY owner; SELECT to_jsonb(l) FROM upload_live l ORDER BY upload_id};
