@@ -175,6 +175,8 @@ foreach my $n (0 .. $#kinds)
 	my $options = join ', ', qq("endpoint": "$endpoint", "metadata": {"filename": "f $n"}), grep { $_ } $kinds[$n][1];
 	push @uploads, { file => $file, options => "{$options}" };
 }
+# not a partial one, whatever its path says
+$node->safe_psql('postgres', q{SELECT start_upload('partial/other', 0, upload_id => 'other'); SELECT complete_upload('other')});
 my $urls = upload(6, @uploads);
 foreach my $n (0 .. $#kinds)
 {
@@ -189,6 +191,7 @@ is($node->safe_psql('postgres', q{SELECT count(*), sum(jsonb_array_length(concat
 	'2|7', 'parallel uploads were concatenated');
 wait_until('the partial uploads are freed', sub { !grep { -e "$storage/$_" } @partial });
 pass('the partial uploads are freed');
+is($node->safe_psql('postgres', q{SELECT status FROM get_upload('other')}), 'complete', '... and no other');
 
 # --- requests
 
@@ -394,6 +397,22 @@ ok(-e "$storage/" . ($expired =~ s{.*/}{}r), 'an expired upload');
 $node->safe_psql('postgres', 'SELECT sweep_uploads()');
 is_freed($expired, '... is freed when it is swept');
 wait_until('the queue', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM upload_reclaim') eq '0' });
+
+# Whatever is in the queue, only a folder of the upload that the row is of goes, and only one that this server makes.
+$upload = create_upload({ 'Upload-Length' => 1000 });
+$id = $upload =~ s{.*/}{}r;
+push @files, map { "$storage/$_" } $id, 'x', '87f9c9f6-3fe4-4b0a-a3b1-b0c3c7d1b0a6';
+mkdir $_ or die "$_: $!" foreach @files[ -2, -1 ];
+my @foreign = (
+	(map { [ $id, qq('$_') ] } 'null', '{}', '{"folder": null}', '{"folder": 7}', '{"folder": ["x"]}', '{"folder": ""}'),
+	(map { [ $_, qq('{"folder": "$_"}') ] } '.', '..', '/', '../storage', "$id/..", "../storage/$id", "$id/", 'x', '87f9c9f6-3fe4-4b0a-a3b1-b0c3c7d1b0a6'),
+	[ 'x', qq('{"folder": "$id"}') ]);
+$node->safe_psql('postgres', join ';', map { qq{INSERT INTO upload_reclaim (reason, upload_id, path, provider_data) VALUES ('aborted', '$_->[0]', 'x', $_->[1])} } @foreign);
+wait_until('the queue', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM upload_reclaim WHERE attempts = 0') eq '0' });
+is($node->safe_psql('postgres', q{SELECT count(*) FROM upload_reclaim WHERE last_error = 'this storage makes no such folder'}), @foreign,
+	'what names no folder of the upload stays in the queue');
+is_deeply([ grep { !-e } @files ], [], '... and nothing is removed');
+$node->safe_psql('postgres', 'DELETE FROM upload_reclaim');
 
 is_deeply([ grep { $_ >= 500 } @statuses ], [], 'no request was a failure of the server');
 $node->stop;
