@@ -92,7 +92,8 @@ export class Store extends DataStore {
     const { epoch = 0, session } = request.getStore()
     let piece
     try {
-      for await (const data of stream) {
+      // An error in the loop must not destroy the stream: @tus/server would hear of an AbortError instead.
+      for await (const data of stream.iterator({ destroyOnReturn: false })) {
         const name = `${offset}-${epoch}`
         piece ??= { name, length: 0, handle: await fs.open(join(this.folder(id), name), 'wx') }
         await piece.handle.appendFile(data)

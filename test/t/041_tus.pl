@@ -84,8 +84,8 @@ sub start_server
 	$server->{pid} = start_program("server_$server->{port}", {
 			PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres', PGUSER => 'upload_server',
 			STORAGE => $storage, PORT => $server->{port}, MAX_SIZE => 20_000_000, PIECE_SIZE => 100_000,
-			LEASE => '1 s', LEASE_RENEWAL_MS => 100, KEEP_PARTIAL => '3 s', RECLAIM_MS => 200 },
-		'node', "$folder/server.js");
+			LEASE => '1 s', LEASE_RENEWAL_MS => 100, KEEP_PARTIAL => '3 s', RECLAIM_MS => 200, FULL => "$folder/full" },
+		'node', '--require', "$library/full_disk.js", "$folder/server.js");
 	return;
 }
 
@@ -357,6 +357,46 @@ $upload = create_upload({ 'Upload-Length' => 1000 });
 $id = $upload =~ s{.*/}{}r;
 $node->safe_psql('postgres', qq{SELECT held FROM acquire_upload_lease('$id', 'somebody', '1 hour')});
 is(request('PATCH', $upload, { 'Upload-Offset' => 0 }, 'a')->{status}, 423, 'an upload that somebody does not let go is locked');
+
+# What happens in the middle of a request, when more than a piece is still to come
+sub end_connections
+{
+	$node->safe_psql('postgres', qq{SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = 'upload_server'});
+	return;
+}
+
+# Whether a server can write: asked without request, which would record that it could not.
+sub can_write
+{
+	return $http->post("$_[0]/files", { headers => { 'Tus-Resumable' => '1.0.0', 'Upload-Length' => 1 } })->{status} == 201;
+}
+
+foreach (
+	[ 'an abort', 410, q{BEGIN; SELECT abort_upload('ID'); DELETE FROM upload_reclaim; COMMIT} ],
+	[ 'expiry', 410, q{UPDATE upload_session SET expires_at = '-infinity' WHERE upload_id = 'ID'} ],
+	[ 'a removal', 404, q{DELETE FROM upload_session WHERE upload_id = 'ID'} ],
+	[ 'a smaller size', 413, q{UPDATE upload_session SET total_size = 40 WHERE upload_id = 'ID'} ],
+	[ 'another offset', 409, q{UPDATE upload_session SET uploaded_bytes = 30 WHERE upload_id = 'ID'} ],
+	[ 'another lease', 423, q{UPDATE upload_session SET lease_epoch = lease_epoch + 1 WHERE upload_id = 'ID'} ],
+	[ 'a full disk', 507, undef, sub { append_to_file("$folder/full", '') }, sub { unlink "$folder/full" } ],
+	[ 'a read-only database', 503, 'ALTER ROLE upload_server SET default_transaction_read_only = on', \&end_connections,
+		sub { $node->safe_psql('postgres', 'ALTER ROLE upload_server RESET default_transaction_read_only'); end_connections() } ])
+{
+	my ($name, $status, $sql, $begin, $end) = @$_;
+	my $url = create_upload({ 'Upload-Length' => 300_000 });
+	my $id = $url =~ s{.*/}{}r;
+	my $socket = begin_chunk($servers[0], $url, 0, 300_000, 'a' x 50_000);
+
+	wait_until('the request to begin', sub { grep { -s == 50_000 } glob "$storage/$id/0-*" });
+	$node->safe_psql('postgres', $sql =~ s/ID/$id/r) if $sql;
+	$begin->() if $begin;
+	print $socket 'b' x 50_000;
+	$socket->flush;
+	ok(IO::Select->new($socket)->can_read($PostgreSQL::Test::Utils::timeout_default), "$name in the middle of a request");
+	like(<$socket>, qr/ $status /, "... is answered with $status");
+	$end->() if $end;
+	wait_until('the servers to write', sub { 2 == grep { can_write($_) } @urls });
+}
 
 # Two clients send different files to one upload.
 my @files = map { make_file("rival$_", 3_000_000) } 1, 2;
