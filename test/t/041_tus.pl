@@ -365,6 +365,14 @@ sub end_connections
 	return;
 }
 
+sub wait_for_storage
+{
+	my ($id) = @_;
+
+	wait_until('the storage to be free', sub { !-e "$storage/$id" });
+	return;
+}
+
 # Whether a server can write: asked without request, which would record that it could not.
 sub can_write
 {
@@ -373,6 +381,8 @@ sub can_write
 
 foreach (
 	[ 'an abort', 410, q{BEGIN; SELECT abort_upload('ID'); DELETE FROM upload_reclaim; COMMIT} ],
+	[ 'an abort that has freed the storage', 410, q{SELECT abort_upload('ID')}, \&wait_for_storage ],
+	[ 'a deletion that has freed the storage', 404, q{SELECT delete_upload('ID')}, \&wait_for_storage ],
 	[ 'expiry', 410, q{UPDATE upload_session SET expires_at = '-infinity' WHERE upload_id = 'ID'} ],
 	[ 'a removal', 404, q{DELETE FROM upload_session WHERE upload_id = 'ID'} ],
 	[ 'a smaller size', 413, q{UPDATE upload_session SET total_size = 40 WHERE upload_id = 'ID'} ],
@@ -389,7 +399,7 @@ foreach (
 
 	wait_until('the request to begin', sub { grep { -s == 50_000 } glob "$storage/$id/0-*" });
 	$node->safe_psql('postgres', $sql =~ s/ID/$id/r) if $sql;
-	$begin->() if $begin;
+	$begin->($id) if $begin;
 	print $socket 'b' x 50_000;
 	$socket->flush;
 	ok(IO::Select->new($socket)->can_read($PostgreSQL::Test::Utils::timeout_default), "$name in the middle of a request");
