@@ -4,7 +4,7 @@ import { createServer } from 'node:http'
 import { basename } from 'node:path'
 import { ERRORS, Metadata, Server } from '@tus/server'
 import { locker } from './locker.js'
-import { refusal, request, Store } from './store.js'
+import { call, isLive, refusal, request, Store } from './store.js'
 
 const { STORAGE, PORT = '1080', HOST = '127.0.0.1', MAX_SIZE = 100e9, KEEP_PARTIAL = '10 min', RECLAIM_MS = 10000 } = process.env
 const path = '/files'
@@ -15,10 +15,20 @@ const statuses = {
   replayed: 409, replaced: 409, conflict: 409, too_large: 413, incomplete: 409, fenced: 423, ended: 410, expired: 410,
   not_found: 404, locked: 423, VB001: 404, VB002: 409, VB003: 409, VB004: 410, VB005: 413, VB006: 409, VB007: 400,
   VB008: 423, VB009: 413, 23505: 409, '55P03': 423, '0A000': 503, 25006: 503, 40001: 503, ENOSPC: 507, EDQUOT: 507,
-  ENOENT: 423 // another request has removed what this one worked on
+  ENOENT: 423 // a partial upload was removed
 }
 
-function answerTo(req, res, error) {
+// What a request worked on is removed by another one that completes the upload, or because the upload has ended.
+async function whyRemoved({ upload_id }) {
+  const session = await call('get_upload', { upload_id })
+  if (!session) return refusal(404, 'there is no such upload')
+  if (isLive(session) || session.status === 'complete') return refusal(423, 'another request completes the upload')
+  return refusal(410, `the upload is ${session.status}`)
+}
+
+async function answerTo(req, res, error) {
+  const { session } = request.getStore()
+  if (error.code === 'ENOENT' && session) error = await whyRemoved(session).catch((failure) => failure)
   let status = error.status_code ?? statuses[error.code]
   if (error === ERRORS.ABORTED) status = 423
   else if (error instanceof URIError || error.code?.startsWith('22')) status ??= 400

@@ -17,6 +17,7 @@ pool.on('error', () => {}) // an idle connection has broken; unheard, that would
 export const request = new AsyncLocalStorage()
 export const refusal = (status_code, text) => Object.assign(new Error(text), { status_code, body: `${text}\n` })
 export const isLive = ({ status }) => status === 'pending' || status === 'in_progress'
+const isFolder = (name) => /^([0-9a-f]{32}|[0-9a-f]{64})$/.test(name) // a random id, or the hash of a list
 const isReady = (session) => isLive(session) && session.uploaded_bytes === session.total_size
 
 // Calls a function with named arguments, in a transaction of its own.
@@ -91,7 +92,8 @@ export class Store extends DataStore {
     const { epoch = 0, session } = request.getStore()
     let piece
     try {
-      for await (const data of stream) {
+      // An error in the loop must not destroy the stream: @tus/server would hear of an AbortError instead.
+      for await (const data of stream.iterator({ destroyOnReturn: false })) {
         const name = `${offset}-${epoch}`
         piece ??= { name, length: 0, handle: await fs.open(join(this.folder(id), name), 'wx') }
         await piece.handle.appendFile(data)
@@ -181,11 +183,12 @@ export class Store extends DataStore {
   // Frees what aborted, expired and deleted uploads have left, and partial ones that were concatenated a while ago:
   // until then, a client that has lost the answer still finds them.
   async reclaim(idle) {
-    for (const { upload_id } of await callAll('list_uploads', { path_prefix: 'partial/', status: 'complete', idle_for: idle })) {
-      await call('delete_upload', { upload_id, reclaim_complete: true })
+    for (const { upload_id, partial } of await callAll('list_uploads', { path_prefix: 'partial/', status: 'complete', idle_for: idle })) {
+      if (partial) await call('delete_upload', { upload_id, reclaim_complete: true })
     }
-    for (const { id, provider_data } of await callAll('claim_reclaims', {})) {
+    for (const { id, upload_id, provider_data } of await callAll('claim_reclaims', {})) {
       try {
+        if (!isFolder(upload_id) || provider_data?.folder !== upload_id) throw new Error('this storage makes no such folder')
         await fs.rm(this.folder(provider_data.folder), { recursive: true, force: true, maxRetries: 3 })
         await call('finish_reclaim', { id })
       } catch (error) {

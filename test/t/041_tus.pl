@@ -84,8 +84,8 @@ sub start_server
 	$server->{pid} = start_program("server_$server->{port}", {
 			PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres', PGUSER => 'upload_server',
 			STORAGE => $storage, PORT => $server->{port}, MAX_SIZE => 20_000_000, PIECE_SIZE => 100_000,
-			LEASE => '1 s', LEASE_RENEWAL_MS => 100, KEEP_PARTIAL => '3 s', RECLAIM_MS => 200 },
-		'node', "$folder/server.js");
+			LEASE => '1 s', LEASE_RENEWAL_MS => 100, KEEP_PARTIAL => '3 s', RECLAIM_MS => 200, FULL => "$folder/full" },
+		'node', '--require', "$library/full_disk.js", "$folder/server.js");
 	return;
 }
 
@@ -175,6 +175,8 @@ foreach my $n (0 .. $#kinds)
 	my $options = join ', ', qq("endpoint": "$endpoint", "metadata": {"filename": "f $n"}), grep { $_ } $kinds[$n][1];
 	push @uploads, { file => $file, options => "{$options}" };
 }
+# not a partial one, whatever its path says
+$node->safe_psql('postgres', q{SELECT start_upload('partial/other', 0, upload_id => 'other'); SELECT complete_upload('other')});
 my $urls = upload(6, @uploads);
 foreach my $n (0 .. $#kinds)
 {
@@ -189,6 +191,7 @@ is($node->safe_psql('postgres', q{SELECT count(*), sum(jsonb_array_length(concat
 	'2|7', 'parallel uploads were concatenated');
 wait_until('the partial uploads are freed', sub { !grep { -e "$storage/$_" } @partial });
 pass('the partial uploads are freed');
+is($node->safe_psql('postgres', q{SELECT status FROM get_upload('other')}), 'complete', '... and no other');
 
 # --- requests
 
@@ -355,6 +358,56 @@ $id = $upload =~ s{.*/}{}r;
 $node->safe_psql('postgres', qq{SELECT held FROM acquire_upload_lease('$id', 'somebody', '1 hour')});
 is(request('PATCH', $upload, { 'Upload-Offset' => 0 }, 'a')->{status}, 423, 'an upload that somebody does not let go is locked');
 
+# What happens in the middle of a request, when more than a piece is still to come
+sub end_connections
+{
+	$node->safe_psql('postgres', qq{SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = 'upload_server'});
+	return;
+}
+
+sub wait_for_storage
+{
+	my ($id) = @_;
+
+	wait_until('the storage to be free', sub { !-e "$storage/$id" });
+	return;
+}
+
+# Whether a server can write: asked without request, which would record that it could not.
+sub can_write
+{
+	return $http->post("$_[0]/files", { headers => { 'Tus-Resumable' => '1.0.0', 'Upload-Length' => 1 } })->{status} == 201;
+}
+
+foreach (
+	[ 'an abort', 410, q{BEGIN; SELECT abort_upload('ID'); DELETE FROM upload_reclaim; COMMIT} ],
+	[ 'an abort that has freed the storage', 410, q{SELECT abort_upload('ID')}, \&wait_for_storage ],
+	[ 'a deletion that has freed the storage', 404, q{SELECT delete_upload('ID')}, \&wait_for_storage ],
+	[ 'expiry', 410, q{UPDATE upload_session SET expires_at = '-infinity' WHERE upload_id = 'ID'} ],
+	[ 'a removal', 404, q{DELETE FROM upload_session WHERE upload_id = 'ID'} ],
+	[ 'a smaller size', 413, q{UPDATE upload_session SET total_size = 40 WHERE upload_id = 'ID'} ],
+	[ 'another offset', 409, q{UPDATE upload_session SET uploaded_bytes = 30 WHERE upload_id = 'ID'} ],
+	[ 'another lease', 423, q{UPDATE upload_session SET lease_epoch = lease_epoch + 1 WHERE upload_id = 'ID'} ],
+	[ 'a full disk', 507, undef, sub { append_to_file("$folder/full", '') }, sub { unlink "$folder/full" } ],
+	[ 'a read-only database', 503, 'ALTER ROLE upload_server SET default_transaction_read_only = on', \&end_connections,
+		sub { $node->safe_psql('postgres', 'ALTER ROLE upload_server RESET default_transaction_read_only'); end_connections() } ])
+{
+	my ($name, $status, $sql, $begin, $end) = @$_;
+	my $url = create_upload({ 'Upload-Length' => 300_000 });
+	my $id = $url =~ s{.*/}{}r;
+	my $socket = begin_chunk($servers[0], $url, 0, 300_000, 'a' x 50_000);
+
+	wait_until('the request to begin', sub { grep { -s == 50_000 } glob "$storage/$id/0-*" });
+	$node->safe_psql('postgres', $sql =~ s/ID/$id/r) if $sql;
+	$begin->($id) if $begin;
+	print $socket 'b' x 50_000;
+	$socket->flush;
+	ok(IO::Select->new($socket)->can_read($PostgreSQL::Test::Utils::timeout_default), "$name in the middle of a request");
+	like(<$socket>, qr/ $status /, "... is answered with $status");
+	$end->() if $end;
+	wait_until('the servers to write', sub { 2 == grep { can_write($_) } @urls });
+}
+
 # Two clients send different files to one upload.
 my @files = map { make_file("rival$_", 3_000_000) } 1, 2;
 $upload = create_upload({ 'Upload-Length' => 3_000_000 });
@@ -394,6 +447,22 @@ ok(-e "$storage/" . ($expired =~ s{.*/}{}r), 'an expired upload');
 $node->safe_psql('postgres', 'SELECT sweep_uploads()');
 is_freed($expired, '... is freed when it is swept');
 wait_until('the queue', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM upload_reclaim') eq '0' });
+
+# Whatever is in the queue, only a folder of the upload that the row is of goes, and only one that this server makes.
+$upload = create_upload({ 'Upload-Length' => 1000 });
+$id = $upload =~ s{.*/}{}r;
+push @files, map { "$storage/$_" } $id, 'x', '87f9c9f6-3fe4-4b0a-a3b1-b0c3c7d1b0a6';
+mkdir $_ or die "$_: $!" foreach @files[ -2, -1 ];
+my @foreign = (
+	(map { [ $id, qq('$_') ] } 'null', '{}', '{"folder": null}', '{"folder": 7}', '{"folder": ["x"]}', '{"folder": ""}'),
+	(map { [ $_, qq('{"folder": "$_"}') ] } '.', '..', '/', '../storage', "$id/..", "../storage/$id", "$id/", 'x', '87f9c9f6-3fe4-4b0a-a3b1-b0c3c7d1b0a6'),
+	[ 'x', qq('{"folder": "$id"}') ]);
+$node->safe_psql('postgres', join ';', map { qq{INSERT INTO upload_reclaim (reason, upload_id, path, provider_data) VALUES ('aborted', '$_->[0]', 'x', $_->[1])} } @foreign);
+wait_until('the queue', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM upload_reclaim WHERE attempts = 0') eq '0' });
+is($node->safe_psql('postgres', q{SELECT count(*) FROM upload_reclaim WHERE last_error = 'this storage makes no such folder'}), @foreign,
+	'what names no folder of the upload stays in the queue');
+is_deeply([ grep { !-e } @files ], [], '... and nothing is removed');
+$node->safe_psql('postgres', 'DELETE FROM upload_reclaim');
 
 is_deeply([ grep { $_ >= 500 } @statuses ], [], 'no request was a failure of the server');
 $node->stop;
