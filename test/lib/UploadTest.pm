@@ -11,7 +11,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(upload_node kill_server stat_of restart_after_kill wait_until send_chunks answer sqlstate_of sqlstates_of extension_functions
-  upload_life reclaim_life statements answers);
+  upload_life reclaim_life statements answers run_npm);
 
 # Start a new cluster with the extension in its database "postgres".
 sub upload_node
@@ -211,6 +211,15 @@ sub wait_until
 		usleep(20_000);
 	}
 	die "waited in vain for $what";
+}
+
+# Have npm install packages; false if it cannot, or is not there, of which run_log() would
+# die.
+sub run_npm
+{
+	my ($command, @arguments) = @_;
+
+	return run_log([ 'env', 'npm', $command, '--silent', '--no-audit', '--no-fund', @arguments ]);
 }
 
 1;

@@ -24,7 +24,7 @@ plan skip_all => 'python3-boto3 and python3-psycopg2 are not there'
 local $ENV{NODE_EXTRA_CA_CERTS} = '/etc/ssl/certs/ca-certificates.crt';
 mkdir $folder or die "$folder: $!";
 plan skip_all => 'npm cannot install s3rver'
-  if !run_log([ 'npm', 'install', '--silent', '--no-audit', '--no-fund', '--prefix', $folder, 's3rver@3.7.1' ]);
+  if !run_npm('install', '--prefix', $folder, 's3rver@3.7.1');
 
 my $node = upload_node('main');
 my $port = PostgreSQL::Test::Cluster::get_free_port();

@@ -415,7 +415,7 @@ sub check_client
 
 $node = upload_node('main', conf => "listen_addresses = '127.0.0.1'\nvali_blob.max_upload_size = '1GB'");
 $node->safe_psql('postgres', q{CREATE ROLE upload_server LOGIN; ALTER ROLE upload_server SET lock_timeout = '200ms'});
-my $npm = run_log([ 'npm', 'install', '--silent', '--no-audit', '--no-fund', '--prefix', $tmp, 'tus-js-client@4.3.1' ]);
+my $npm = run_npm('install', '--prefix', $tmp, 'tus-js-client@4.3.1');
 $ENV{NODE_PATH} = "$tmp/node_modules";
 
 foreach my $file (glob "$examples/{*,../s3_broker}/*.{py,go,java}")
