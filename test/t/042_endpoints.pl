@@ -68,6 +68,8 @@ sub wait_for_server
 	my ($n) = @_;
 
 	wait_until("the server in $name", sub { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$ports[$n]") });
+	# on a busy machine its first connection to the database may take longer than it waits
+	wait_until("the server in $name to have the database", sub { request($n, 'HEAD', '/uploads/00000000-0000-4000-8000-000000000000') eq '404' });
 	return;
 }
 
