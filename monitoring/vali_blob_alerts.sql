@@ -5,7 +5,8 @@
 --
 --     psql -X --tuples-only --file vali_blob_alerts.sql DATABASE
 --
--- The schema of the extension must be in the search_path.
+-- The schema of the extension must be in the search_path.  A partitioned upload_session is
+-- looked at by its partitions; pg_partition_tree has no row for one that is not.
 
 -- Nothing expires by itself.
 SELECT 'sweeper_down' AS alert, 'no launcher is running' AS detail
@@ -41,19 +42,21 @@ WHERE most_attempts >= 10;
 -- Vacuum does not keep up.
 SELECT 'bloat' AS alert, format('%I has %s dead rows, and %s live ones', relname, n_dead_tup, n_live_tup) AS detail
 FROM pg_stat_all_tables
-WHERE relid IN ('upload_session'::regclass, 'upload_part'::regclass, 'upload_reclaim'::regclass)
+WHERE relid IN (SELECT relid FROM pg_partition_tree('upload_session')
+    UNION VALUES ('upload_session'::regclass), ('upload_part'), ('upload_reclaim'))
   AND n_dead_tup > 100000 AND n_dead_tup > n_live_tup / 2;
 
 -- Chunks write into indexes, which one of your own can cause.
 SELECT 'not_hot' AS alert, format('%s of %s updates of %I were HOT', n_tup_hot_upd, n_tup_upd, relname) AS detail
 FROM pg_stat_all_tables
-WHERE relid = 'upload_session'::regclass
+WHERE (relid = 'upload_session'::regclass OR relid IN (SELECT relid FROM pg_partition_tree('upload_session')))
   AND n_tup_upd > 10000 AND n_tup_hot_upd < 0.9 * n_tup_upd;
 
 -- Vacuum cannot freeze old rows: the server will refuse to write before they are too old.
 SELECT 'wraparound' AS alert, format('%I is %s transactions old', relname, age(relfrozenxid)) AS detail
 FROM pg_class
-WHERE oid IN ('upload_session'::regclass, 'upload_part'::regclass, 'upload_reclaim'::regclass)
+WHERE oid IN (SELECT relid FROM pg_partition_tree('upload_session')
+    UNION VALUES ('upload_session'::regclass), ('upload_part'), ('upload_reclaim'))
   AND relfrozenxid <> '0' AND age(relfrozenxid) > 1000000000;
 
 -- What keeps vacuum from removing dead rows, and HOT updates from finding room.

@@ -76,4 +76,14 @@ foreach my $relation ('upload_session', 'upload_reclaim', 'chunk_result', 'uploa
 		"$relation in the reference");
 }
 
+# After a restore live sessions get time anew, but not beyond their end.
+my ($renew) = slurp_file("$root/doc/administration.md") =~ /^```sql\n(UPDATE upload_session SET expires_at = .*?)^```/ms;
+$node->safe_psql('postgres', q{
+	SELECT FROM start_upload('file', upload_id => 'bounded', ttl => '1 day', max_age => '2 hours');
+	SELECT FROM start_upload('file', upload_id => 'free', ttl => '1 day');
+	UPDATE upload_session SET expires_at = '2000-01-01'});
+is( $node->safe_psql('postgres', $renew . q{
+		SELECT upload_id, expires_at = end_by, expires_at > now() + '1 day' FROM upload_session ORDER BY upload_id}),
+	"bounded|t|f\nfree||t", 'a restored session has time again, but not beyond its end');
+
 done_testing();

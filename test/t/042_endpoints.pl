@@ -52,12 +52,13 @@ my %languages = (
 		command => [ 'java', '-XX:TieredStopAtLevel=1', '-cp', "$jars:$tmp/java_classes", 'UploadServer' ],
 		uri => 'jdbc:postgresql://127.0.0.1:%d/java?user=upload_server' });
 
+# Start one, with a folder of its own, and by a command that runs commands, if they are given.
 sub start_server
 {
-	my ($n) = @_;
+	my ($n, $where, @by) = @_;
 
 	$servers[$n] = IPC::Run::start(
-		[ @{ $languages{$name}{command} }, $ports[$n], $folder, sprintf $languages{$name}{uri}, $node->port ],
+		[ @by, @{ $languages{$name}{command} }, $ports[$n], $where // $folder, sprintf $languages{$name}{uri}, $node->port ],
 		'<', \undef, '>>', "$tmp/$name.log", '2>&1');
 	return;
 }
@@ -67,6 +68,8 @@ sub wait_for_server
 	my ($n) = @_;
 
 	wait_until("the server in $name", sub { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$ports[$n]") });
+	# on a busy machine its first connection to the database may take longer than it waits
+	wait_until("the server in $name to have the database", sub { request($n, 'HEAD', '/uploads/00000000-0000-4000-8000-000000000000') eq '404' });
 	return;
 }
 
@@ -128,6 +131,7 @@ sub request
 	return read_answer($socket, $method);
 }
 
+my %chunked = ('Transfer-Encoding' => 'chunked', 'Content-Length' => '');
 my %bytes = ('Content-Type' => 'application/offset+octet-stream');
 
 sub create
@@ -189,6 +193,11 @@ sub check_answers
 		[ 'HEAD', '/uploads/../../etc/passwd', {}, undef, 404 ],
 		[ 'HEAD', '/uploads/%00', {}, undef, 404 ],
 		[ 'HEAD', '/', {}, undef, 404 ],
+		[ 'HEAD', "/$ten", {}, undef, 404 ],
+		[ 'HEAD', "/uploads$ten", {}, undef, 404 ],
+		[ 'HEAD', "/uploads/$ten/", {}, undef, 404 ],
+		[ 'HEAD', "/uploads/" . $ten =~ s/^./sprintf '%%%x', ord $&/er, {}, undef, 404 ],
+		[ 'HEAD', "/uploads/$ten", { 'X-Remote-User' => "a\0b" }, undef, 400 ],
 		[ 'GET', "/uploads/$ten", {}, undef, 405 ],
 		[ 'PUT', '/uploads', {}, '', 405 ],
 		[ 'POST', "/uploads/$ten", { 'X-HTTP-Method-Override' => 'HEAD' }, '', 200 ],
@@ -201,7 +210,8 @@ sub check_answers
 		[ 'PATCH', "/uploads/$ten", { 'Upload-Offset' => 4 }, 'x', 415 ],
 		[ 'PATCH', "/uploads/$ten", { %bytes }, 'x', 400 ],
 		[ 'PATCH', "/uploads/$ten", { %bytes, 'Upload-Offset' => 4 }, undef, 411 ],
-		(map { [ 'PATCH', "/uploads/$ten", { %bytes, 'Upload-Offset' => $_ }, 'x', 400 ] } '-1', '4.0', 'x', '9' x 30, '0x4'),
+		(map { [ 'PATCH', "/uploads/$ten", { %bytes, 'Upload-Offset' => $_ }, 'x', 400 ] } '-1', '+4', '4.0', 'x', '9' x 30, '0x4'),
+		[ 'PATCH', "/uploads/$ten", { %bytes, 'Upload-Offset' => 4, %chunked }, "3\r\nxyz\r\n0\r\n\r\n", 411 ],
 		[ 'PATCH', "/uploads/$ten", { %bytes, 'Upload-Offset' => 4 }, '', 204, 'upload-offset' => 4 ],
 		[ 'PATCH', "/uploads/$complete", { %bytes, 'Upload-Offset' => 3 }, '', 204, 'upload-offset' => 3 ],
 		[ 'PATCH', "/uploads/$complete", { %bytes, 'Upload-Offset' => 3 }, 'x', 413 ],
@@ -211,7 +221,7 @@ sub check_answers
 		[ 'PATCH', "/uploads/$nobody", { %bytes, 'Upload-Offset' => 0 }, 'x', 404 ],
 		[ 'PATCH', "/uploads/$other", { %bytes, 'Upload-Offset' => 0 }, 'x', 404 ],
 		[ 'POST', '/uploads', {}, '', 400 ],
-		(map { [ 'POST', '/uploads', { 'Upload-Length' => $_ }, '', 400 ] } '-1', 'x', '1e3', '9' x 30),
+		(map { [ 'POST', '/uploads', { 'Upload-Length' => $_ }, '', 400 ] } '-1', '+5', 'x', '1e3', '9' x 19, '9' x 30),
 		[ 'POST', '/uploads', { 'Upload-Length' => '900000000000000000' }, '', 413 ],
 		[ 'POST', '/uploads', { 'Upload-Length' => 10, 'Upload-Metadata' => 'filename Y2F0' }, '', 201 ],
 		[ 'POST', '/uploads', { 'Upload-Length' => 10, 'Upload-Metadata' => "is_secret, filename Y2F0,filetype dGV4dA==" }, '', 201 ],
@@ -219,6 +229,9 @@ sub check_answers
 		[ 'POST', '/uploads', { 'Upload-Length' => 10, 'Upload-Metadata' => 'filename /w==' }, '', 400 ],
 		[ 'POST', '/uploads', { 'Upload-Length' => 10, 'Upload-Metadata' => 'filename AA==' }, '', 400 ],
 		[ 'POST', '/uploads', { 'Upload-Length' => 10, 'Upload-Metadata' => "filename $long" }, '', 400 ],
+		[ 'POST', '/uploads', { 'Upload-Length' => 10, 'Upload-Metadata' => "filename\0 Y2F0" }, '', 400 ],
+		[ 'POST', '/uploads', { 'Upload-Length' => 10, 'X-Remote-User' => "a\0b" }, '', 400 ],
+		[ 'POST', '/uploads', { 'Upload-Length' => 10, %chunked }, "0\r\n\r\n", 411 ],
 		[ 'POST', '/uploads', { 'Upload-Length' => 10, 'Idempotency-Key' => $key }, '', 201, location => "/uploads/$key" ],
 		[ 'POST', '/uploads', { 'Upload-Length' => 10, 'Idempotency-Key' => $key }, '', 201, location => "/uploads/$key" ],
 		[ 'POST', '/uploads', { 'Upload-Length' => 11, 'Idempotency-Key' => $key }, '', 409 ],
@@ -232,7 +245,7 @@ sub check_answers
 	{
 		my ($method, $path, $headers, $body, $expected, %expected) = @$_;
 		my $status = request(0, $method, $path, $headers, $body);
-		my $text = substr "$method $path " . join(' ', map { "$_: $headers->{$_}" } sort keys %$headers), 0, 120;
+		my $text = substr "$method $path " . join(' ', map { "$_: $headers->{$_}" } sort keys %$headers) =~ s/\0/NUL/gr, 0, 120;
 
 		is($status, $expected, "$name: $expected for $text") or diag $answer{body} // '';
 		is($answer{$_}, $expected{$_}, "$name: ... with $_") foreach sort keys %expected;
@@ -248,6 +261,37 @@ sub check_answers
 		shutdown $socket, 1;
 		like(read_answer($socket, 'GET'), qr/^(4\d\d|none)$/, "$name: what is not HTTP is refused");
 	}
+	return;
+}
+
+# Where a request ends is not guessed: what a proxy has taken for a part of it would become a
+# request of its own, with any owner in it.
+sub check_framing
+{
+	my $hidden = "POST /uploads HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nX-Remote-User: alice\r\nUpload-Length: 1\r\n\r\n";
+	my $size = sprintf "%x\r\n", length $hidden;
+	my $id = create(1000);
+
+	foreach my $what ('POST /uploads', "PATCH /uploads/$id")
+	{
+		foreach (
+			[ 'chunks and a length', [ 'Content-Length: ' . length $size, 'Transfer-Encoding: chunked' ], "$size$hidden\r\n0\r\n\r\n" ],
+			[ 'two lengths', [ 'Content-Length: 0', 'Content-Length: ' . length $hidden ], $hidden ],
+			[ 'a length that is no number', [ 'Content-Length: -1' ], $hidden ],
+			[ 'a line that is no header', [ 'x', 'Content-Length: ' . length $hidden ], $hidden ])
+		{
+			my ($case, $framing, $body) = @$_;
+			my $socket = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$ports[0]");
+
+			$socket->print("$what HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Length: 10\r\nUpload-Offset: 0\r\n",
+				"Content-Type: $bytes{'Content-Type'}\r\n", (map { "$_\r\n" } @$framing), "\r\n$body");
+			$socket->flush;
+			shutdown $socket, 1;
+			like(join(' ', join('', <$socket>) =~ m{^HTTP/1\.1 (\d+)}mg), qr/^4\d\d$/, "$name: one refusal of $what with $case");
+		}
+	}
+	is(sql("SELECT uploaded_bytes FROM get_upload('$id')"), 0, "$name: nothing of that was stored");
+	is(sql("SELECT count(*) FROM upload_session WHERE owner = 'alice' AND total_size = 1"), 0, "$name: ... nor started");
 	return;
 }
 
@@ -350,14 +394,48 @@ sub check_reclaim
 sub check_database
 {
 	my $id = create(6);
+	my $before = -s "$tmp/$name.log";
+	my $logged = sub { grep { m{connect|EOF|shutting down|I/O error}i } split /\n/, substr slurp_file("$tmp/$name.log"), $before };
 
 	$node->stop('immediate');
 	is(patch(0, $id, 0, 'abc'), '503', "$name: 503 without the database");
 	is($answer{'retry-after'}, '1', "$name: ... and when to try again");
+	wait_until('both to be logged', sub { (grep { /reclaim/ } $logged->()) && grep { !/reclaim/ } $logged->() });
 	$node->start;
 	wait_until('the server to reconnect', sub { request(0, 'HEAD', "/uploads/$id") eq '200' });
 	wait_until('the upload to go on', sub { patch(0, $id, 0, 'abcdef') eq '204' });
 	is(content($id), 'abcdef', "$name: the upload goes on afterwards");
+	return;
+}
+
+# A disk that is full: the server says so, keeps nothing that is not confirmed, as that would
+# keep the disk full, and goes on once there is room.
+sub check_full_disk
+{
+	my $small = "$folder-small";
+	my @by = ('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', 'mount -t tmpfs -o size=1m none "$0" && exec "$@"', $small);
+
+	mkdir $small or die "$small: $!";
+	skip 'this user cannot mount a small file system', 1 if !run_log([ @by, 'true' ]);
+	end_server($_) foreach 0, 1;    # they would take what is in the queue
+	start_server(2, $small, @by);
+	wait_for_server(2);
+	my ($large, $other) = map {
+		is(request(2, 'POST', '/uploads', { 'Upload-Length' => $_ }, ''), '201', "$name: an upload to a small disk");
+		$answer{location} =~ s{.*/}{}r;
+	} 2_000_000, 400_000;
+
+	is(patch(2, $large, 0, 'x' x 1_060_000), '507', "$name: 507 for a full disk");
+	is(request(2, 'HEAD', "/uploads/$large"), '200', "$name: the upload");
+	is($answer{'upload-offset'}, 0, "$name: ... has none of that");
+	is(patch(2, $large, 0, 'x' x 300_000), '204', "$name: what was not confirmed has made room");
+	is(patch(2, $other, 0, 'y' x 400_000), '507', "$name: there is room for the pieces of a file only");
+	is(request(2, 'HEAD', "/uploads/$other"), '507', "$name: ... and it is not done");
+	is(patch(2, $large, 300_000, 'x' x 300_000), '204', "$name: half a file has made room");
+	like(slurp_file("$tmp/$name.log"), qr/no space left on device/i, "$name: it is in the log");
+	is(request(2, 'DELETE', "/uploads/$large"), '204', "$name: the large upload is deleted");
+	wait_until('the file to be done', sub { request(2, 'HEAD', "/uploads/$other") eq '200' });
+	is(sql("SELECT status FROM get_upload('$other')"), 'complete', "$name: with room enough it is");
 	return;
 }
 
@@ -433,11 +511,12 @@ foreach (split / /, $ENV{ENDPOINTS} // 'python go java')
 		mkdir $folder or die "$folder: $!";
 		$node->safe_psql('postgres', "CREATE DATABASE $name");
 		sql(q{CREATE EXTENSION vali_blob; SELECT grant_upload_access('upload_server'); SELECT set_upload_quota('bob', 0)});
-		@ports = map { PostgreSQL::Test::Cluster::get_free_port() } 1, 2;
+		@ports = map { PostgreSQL::Test::Cluster::get_free_port() } 0 .. 2;
 		start_server($_) foreach 0, 1;
 		wait_for_server($_) foreach 0, 1;
 
 		check_answers();
+		check_framing();
 		check_races();
 		check_reclaim();
 		check_database();
@@ -446,7 +525,11 @@ foreach (split / /, $ENV{ENDPOINTS} // 'python go java')
 			skip 'npm cannot install tus-js-client', 1 if !$npm;
 			check_client();
 		}
-		end_server($_) foreach 0, 1;
+	  SKIP:
+		{
+			check_full_disk();
+		}
+		end_server($_) foreach 0 .. 2;
 		@servers = ();
 	}
 }

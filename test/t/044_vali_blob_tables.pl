@@ -491,6 +491,15 @@ foreach my $dbname ('live', 'odd')
 my ($remove) = $manual =~ /^(    DROP VIEW "ValiBlob_ResumableSessions";\n    DROP FUNCTION .*;\n)/m;
 $node->safe_psql('live', $remove);
 is($node->safe_psql('live', q{SELECT count(*) FROM pg_proc WHERE proname ~ '^vali_blob_ef'}), '0', 'the view is removed');
-is($node->safe_psql('live', 'SET client_min_messages = error; DROP EXTENSION vali_blob; SELECT 1'), '1', '... and so is the extension');
+
+# ... and what else keeps the extension from being dropped
+$node->safe_psql('live', q{
+	CREATE VIEW mine AS SELECT upload_id FROM upload_session;
+	CREATE TABLE note (upload_id text CONSTRAINT of_mine REFERENCES upload_session (upload_id))});
+my (undef, undef, $refusal) = $node->psql('live', 'DROP EXTENSION vali_blob');
+like($refusal, qr/ERROR:  cannot drop extension vali_blob/, 'views and foreign keys of the user keep the extension');
+like($refusal, qr/^(DETAIL:  )?\Q$_\E depends on/m, "... which names $_") foreach 'view mine', 'constraint of_mine on table note';
+$node->safe_psql('live', 'DROP VIEW mine; ALTER TABLE note DROP CONSTRAINT of_mine');
+is($node->safe_psql('live', 'SET client_min_messages = error; DROP EXTENSION vali_blob; SELECT 1'), '1', 'without them it is dropped');
 
 done_testing();

@@ -281,18 +281,26 @@ sub ask
 	return answer($session{$role}, $sql);
 }
 
-# What an alert says, with other thresholds where the file's would take too long to reach.
-sub alert
+# An alert with other thresholds, where the file's would take too long to reach.
+sub changed
 {
 	my ($name, %threshold) = @_;
 	my $sql = $alert{$name}{sql};
 
-	$tried{$name} = 1;
 	foreach my $value (keys %threshold)
 	{
 		$sql =~ s/\Q$value\E/$threshold{$value}/ or die "$name has no $value";
 	}
-	return ask($alert{$name}{role}, $sql);
+	return $sql;
+}
+
+# What an alert says, with such thresholds.
+sub alert
+{
+	my ($name, %threshold) = @_;
+
+	$tried{$name} = 1;
+	return ask($alert{$name}{role}, changed($name, %threshold));
 }
 
 # All alerts that fire, by the files as they are.
@@ -386,6 +394,30 @@ like(alert('vacuum_held_back', 10000000 => 250), qr/replication slot forgotten/,
 $node->safe_psql('postgres', q{SELECT pg_drop_replication_slot('forgotten')});
 is(alert('vacuum_held_back', '1 hour' => '0 s', 10000000 => 250), '', 'vacuum_held_back is silent again');
 $holder->quit;
+
+# On hash partitions they look at each of these.
+my ($swap) = slurp_file("$root/doc/vali_blob.md") =~ /^(    BEGIN;\n    LOCK TABLE upload_session;.*?    COMMIT;\n)/ms;
+my %hashed = (
+	bloat => changed('bloat', 100000 => 1000),
+	not_hot => changed('not_hot', 10000 => 1000),
+	wraparound => changed('wraparound', 1000000000 => 250));
+$node->safe_psql('postgres', 'CREATE DATABASE hashed');
+$node->safe_psql('hashed', "CREATE EXTENSION vali_blob; $swap");
+is($node->safe_psql('hashed', $hashed{$_}), '', "$_ is silent: partitions") foreach sort keys %hashed;
+$node->safe_psql('hashed', q{
+	INSERT INTO upload_session (path, total_size) SELECT 'file', 10 FROM generate_series(1, 10000) AS n;
+	CREATE INDEX bad ON upload_session (uploaded_bytes);
+	DELETE FROM upload_session WHERE id % 2 = 0;
+	UPDATE upload_session SET uploaded_bytes = 1;} . $burn);
+foreach my $name (sort keys %hashed)
+{
+	ok($node->poll_query_until('hashed', "SELECT bool_or(detail ~ 'upload_session_2') FROM ($hashed{$name}) AS a"), "$name fires: partitions");
+}
+my ($tables) = slurp_file("$root/monitoring/vali_blob_postgres_exporter.yaml") =~ /^vali_blob_table:\n  query: \|\n(.*?)^  metrics/ms;
+is($node->safe_psql('hashed', "SELECT string_agg(relname || ' ' || (live_rows > 1000), ', ' ORDER BY relname) FROM ($tables) AS t"),
+	'upload_part false, upload_reclaim false, upload_session_0 true, upload_session_1 true, upload_session_2 true',
+	'the exporter shows partitions');
+$node->safe_psql('postgres', 'DROP DATABASE hashed');
 
 # Another version.
 is(alert('update_pending'), '', 'update_pending is silent');

@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
+	"syscall"
 	"time"
 )
 
@@ -34,10 +34,12 @@ func handle(w http.ResponseWriter, r *http.Request) {
 	if method == "" {
 		method = r.Method
 	}
-	u := upload{id: strings.TrimPrefix(r.URL.Path, "/uploads"), owner: r.Header.Get("X-Remote-User")}
+	demand(len(r.TransferEncoding) == 0, 411, "Transfer-Encoding is not supported")
 	demand(method != "OPTIONS", 204, "")
 	demand(r.Header.Get("Tus-Resumable") == "1.0.0", 412, "Tus-Resumable is not 1.0.0")
-	demand(r.URL.Path == "/uploads" || uuid.MatchString(strings.TrimPrefix(u.id, "/")), 404, "no such upload")
+	match := path.FindStringSubmatch(r.URL.EscapedPath())
+	demand(match != nil, 404, "no such upload")
+	u := upload{id: match[1], owner: r.Header.Get("X-Remote-User")}
 	switch {
 	case u.id == "" && method == "POST":
 		post(w, r, u)
@@ -47,7 +49,7 @@ func handle(w http.ResponseWriter, r *http.Request) {
 		patch(w, r, find(u))
 	case u.id != "" && method == "DELETE": // its folder is in the reclaim queue then
 		var found bool
-		check(db.QueryRow("SELECT delete_upload($1, $2, reclaim_complete => true)", u.id[1:], u.owner).Scan(&found))
+		check(db.QueryRow("SELECT delete_upload($1, $2, reclaim_complete => true)", u.id, u.owner).Scan(&found))
 		demand(found, 404, "no such upload")
 		w.WriteHeader(204)
 	default:
@@ -57,10 +59,11 @@ func handle(w http.ResponseWriter, r *http.Request) {
 
 // Answers whatever has gone wrong: a refusal, an error of the database or of the file system.
 func refuse(w http.ResponseWriter, failure interface{}) {
-	status, text := 503, "try again later" // also if the connection to the database is lost: then there is no SQLSTATE
-	switch err := failure.(type) {
-	case nil:
+	if failure == nil {
 		return
+	}
+	status, text := 503, "try again later" // if the connection to the database is lost: then there is no SQLSTATE
+	switch err := failure.(type) {
 	case refusal:
 		status, text = err.status, err.text
 	case interface{ SQLState() string }:
@@ -68,13 +71,19 @@ func refuse(w http.ResponseWriter, failure interface{}) {
 			status = answers[err.SQLState()[:2]]
 		}
 		text = fmt.Sprint(err)
-	case *fs.PathError, *os.LinkError, runtime.Error:
-		if !errors.Is(err.(error), fs.ErrNotExist) { // another process has just completed, or freed, the upload
+	case *fs.PathError, *os.LinkError:
+		if err := err.(error); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			status, text = 507, "the storage is full"
+		} else if !errors.Is(err, fs.ErrNotExist) { // then another process has just completed, or freed, the upload
 			status = 0
 		}
+	case runtime.Error:
+		status = 0
+	}
+	if _, ok := failure.(refusal); !ok {
+		log.Print(failure)
 	}
 	if status == 0 {
-		log.Print(failure)
 		status, text = 500, "internal error"
 	} else if status == 423 || status == 503 {
 		w.Header().Set("Retry-After", "1")
@@ -92,8 +101,9 @@ func state(w http.ResponseWriter, u upload, status int) {
 }
 
 func number(r *http.Request, header string) int64 {
+	demand(digits.MatchString(r.Header.Get(header)), 400, header+" is not a number of bytes")
 	value, err := strconv.ParseInt(r.Header.Get(header), 10, 64)
-	demand(err == nil && value >= 0, 400, header+" is not a number of bytes")
+	check(err)
 	return value
 }
 
@@ -122,22 +132,31 @@ func patch(w http.ResponseWriter, r *http.Request, u upload) {
 		if length > piece {
 			length = piece
 		}
-		file := create(u.home)
-		stored, _ := io.CopyN(file, r.Body, length) // or what comes before the connection breaks
-		check(file.Sync(), file.Close())
-		sync(u.home)
+		var stored int64
+		name := store(u.home, func(file *os.File) { stored = receive(file, r.Body, length) })
+		// the file stays if this call fails: its answer may be lost, and the bytes confirmed
 		var outcome, status string // all columns but outcome and ready are null after not_found
 		check(db.QueryRow("SELECT outcome, coalesce(status::text, '') FROM try_advance_upload($1, $2, $3, etag => $4, owner => $5)",
-			u.id, u.bytes, stored, filepath.Base(file.Name()), u.owner).Scan(&outcome, &status))
+			u.id, u.bytes, stored, filepath.Base(name), u.owner).Scan(&outcome, &status))
 		// replaced: this file counts from now on; replayed: it may, if a driver has repeated the call
 		if outcome != "advanced" && outcome != "replaced" && outcome != "replayed" || status == "complete" {
-			os.Remove(file.Name())
+			os.Remove(name)
 		}
 		demand(outcome == "advanced", answers[outcome], outcome)
 		demand(stored == length, 400, "the body is incomplete")
 		u.bytes, left = u.bytes+stored, left-stored
 	}
 	state(w, find(u), 204)
+}
+
+// Copies so many bytes, or what comes before the connection breaks; returns how many.
+func receive(file *os.File, body io.Reader, length int64) int64 {
+	stored, err := io.CopyN(file, body, length)
+	var failure *fs.PathError
+	if errors.As(err, &failure) { // of the file: any other error means that the client has gone
+		panic(failure)
+	}
+	return stored
 }
 
 func main() {

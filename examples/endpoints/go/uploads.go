@@ -4,10 +4,10 @@ package main
 import (
 	"database/sql"
 	"errors"
+	"log"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 
 	_ "github.com/lib/pq" // pgx works, too: github.com/jackc/pgx/v5/stdlib and the name "pgx"
@@ -21,7 +21,11 @@ const start = `SELECT upload_id, provider_data->>'folder', status FROM (
 	start_upload(coalesce(pairs->>'filename', 'unnamed'), $2, content_type => pairs->>'filetype', metadata => pairs,
 		provider_data => jsonb_build_object('folder', gen_random_uuid()), owner => $3, upload_id => $4::text, or_resume => $4::text IS NOT NULL)`
 
-var uuid = regexp.MustCompile("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+const uuids = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+var uuid = regexp.MustCompile("^" + uuids + "$")
+var path = regexp.MustCompile("^/uploads(?:/(" + uuids + "))?$")
+var digits = regexp.MustCompile("^[0-9]{1,18}$")
 var db *sql.DB
 var folder string
 
@@ -59,11 +63,23 @@ func sync(path string) {
 	check(file.Sync())
 }
 
-// Makes a file, whose name no other attempt has.
-func create(home string) *os.File {
+// Writes a file, which would survive a crash then, under a name that no other attempt has.  If
+// anything fails it goes: on a disk that is full it would be in the way.
+func store(home string, fill func(file *os.File)) string {
 	file, err := os.CreateTemp(home, "")
 	check(err)
-	return file
+	stored := false
+	defer func() {
+		file.Close()
+		if !stored {
+			os.Remove(file.Name())
+		}
+	}()
+	fill(file)
+	check(file.Sync(), file.Close())
+	sync(home)
+	stored = true
+	return file.Name()
 }
 
 // Makes one file of all pieces, then completes.  Two processes may do so at the same time.
@@ -84,37 +100,52 @@ func complete(u upload) {
 }
 
 func assemble(u upload) {
-	whole := create(u.home)
-	defer whole.Close()
-	parts, err := db.Query("SELECT etag FROM list_parts($1, $2, 2147483647)", u.id, u.owner)
-	check(err)
-	defer parts.Close()
-	for parts.Next() {
-		var name string
-		check(parts.Scan(&name))
-		data, err := os.ReadFile(filepath.Join(u.home, name))
+	whole := store(u.home, func(file *os.File) {
+		parts, err := db.Query("SELECT etag FROM list_parts($1, $2, 2147483647)", u.id, u.owner)
 		check(err)
-		_, err = whole.Write(data)
-		check(err)
-	}
-	check(parts.Err(), whole.Sync(), os.Rename(whole.Name(), filepath.Join(u.home, "file")))
+		defer parts.Close()
+		for parts.Next() {
+			var name string
+			check(parts.Scan(&name))
+			data, err := os.ReadFile(filepath.Join(u.home, name))
+			check(err)
+			_, err = file.Write(data)
+			check(err)
+		}
+		check(parts.Err())
+	})
+	check(os.Rename(whole, filepath.Join(u.home, "file")))
 }
 
-// Frees what ended uploads have left, for ever.
+// Frees what an upload that has ended has left, and returns sql.ErrNoRows if there is none.
+func free() error {
+	var id int64
+	var name string
+	err := db.QueryRow("SELECT id, coalesce(provider_data->>'folder', '') FROM claim_reclaims(1)").Scan(&id, &name)
+	if err != nil {
+		return err
+	}
+	err = errors.New("provider_data has no folder of an upload")
+	if uuid.MatchString(name) {
+		err = os.RemoveAll(filepath.Join(folder, name))
+	}
+	if err == nil {
+		_, err = db.Exec("SELECT finish_reclaim($1)", id)
+	} else {
+		_, err = db.Exec("SELECT fail_reclaim($1, $2)", id, err.Error())
+	}
+	return err
+}
+
+// Frees what there is, for ever.
 func reclaim() {
-	for ; ; time.Sleep(time.Second) {
-		var id int64
-		var name string
-		for db.QueryRow("SELECT id, coalesce(provider_data->>'folder', '') FROM claim_reclaims(1)").Scan(&id, &name) == nil {
-			err := errors.New("provider_data has no folder of an upload")
-			if uuid.MatchString(name) {
-				err = os.RemoveAll(filepath.Join(folder, name))
-			}
-			if err == nil {
-				db.Exec("SELECT finish_reclaim($1)", id)
-			} else {
-				db.Exec("SELECT fail_reclaim($1, $2)", id, err.Error())
-			}
+	for {
+		err := free()
+		if err != nil && err != sql.ErrNoRows {
+			log.Print("reclaim: ", err)
+		}
+		if err != nil {
+			time.Sleep(time.Second)
 		}
 	}
 }
@@ -122,7 +153,7 @@ func reclaim() {
 // Finds the session.  For a client an upload is done once all bytes are confirmed: so what a
 // process that was killed has left undone is done before it hears that.
 func find(u upload) upload {
-	err := db.QueryRow(session, strings.TrimPrefix(u.id, "/"), u.owner).Scan(
+	err := db.QueryRow(session, u.id, u.owner).Scan(
 		&u.id, &u.bytes, &u.size, &u.status, &u.home, &u.owner, &u.until)
 	demand(err != sql.ErrNoRows, 404, "no such upload")
 	check(err)

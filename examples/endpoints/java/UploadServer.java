@@ -16,7 +16,7 @@ public class UploadServer {
 		// tus wants 409 for all but the current offset
 		String[] answers = ("replayed 409 replaced 409 conflict 409 too_large 413 fenced 423 locked 423 ended 410 expired 410 "
 				+ "not_found 404 VB001 404 VB003 410 VB004 410 VB009 413 23505 409 55P03 423 "
-				+ "22 400 08 503 0A 503 25 503 40 503 53 503 57 503").split(" ");
+				+ "disk_full 507 22 400 08 503 0A 503 25 503 40 503 53 503 57 503").split(" ");
 		for (int i = 0; i < answers.length; i += 2)
 			ANSWERS.put(answers[i], Integer.valueOf(answers[i + 1]));
 	}
@@ -48,14 +48,10 @@ public class UploadServer {
 		} catch (Answer answer) {
 			status = answer.status;
 			text = answer.getMessage();
-		} catch (NoSuchFileException | FileNotFoundException error) { // another process has just completed, or freed, the upload
-			status = 503;
 		} catch (Exception error) {
-			String state = error instanceof SQLException ? ((SQLException) error).getSQLState() : "XX000";
-			if (state == null || error instanceof SQLTransientConnectionException)
-				state = "08000"; // the Uploads.pool has no connection
+			String state = sqlState(error);
 			status = ANSWERS.getOrDefault(state, ANSWERS.getOrDefault(state.substring(0, 2), 500));
-			text = status == 500 ? "internal error" : error.getMessage().split("\n")[0];
+			text = status == 500 ? "internal error" : error instanceof SQLException ? error.getMessage().split("\n")[0] : "try again later";
 			System.err.println(error);
 		}
 		if (status == 423 || status == 503)
@@ -65,6 +61,19 @@ public class UploadServer {
 		if (!empty)
 			http.getResponseBody().write(text.getBytes());
 		http.close();
+	}
+
+	/** Returns the SQLSTATE of an error; errors of files have one, too. */
+	static String sqlState(Exception error) {
+		String state = error instanceof SQLException ? ((SQLException) error).getSQLState() : "XX000";
+		if (state == null || error instanceof SQLTransientConnectionException)
+			return "08000"; // the pool has no connection
+		// Java has no code for it, and takes the words of the locale: run it with LC_ALL=C.UTF-8
+		if (error instanceof IOException && error.toString().matches("(?s).*(No space left on device|Disk quota exceeded).*"))
+			return "disk_full";
+		if (error instanceof NoSuchFileException || error instanceof FileNotFoundException)
+			return "40001"; // another process has just completed, or freed, the upload
+		return state;
 	}
 
 	static String header(HttpExchange http, String name) {
@@ -81,6 +90,7 @@ public class UploadServer {
 	static int answer(HttpExchange http, String owner) throws Exception {
 		String method = Objects.requireNonNullElse(header(http, "X-HTTP-Method-Override"), http.getRequestMethod());
 		String path = http.getRequestURI().getRawPath();
+		demand(header(http, "Transfer-Encoding") == null, 411, "Transfer-Encoding is not supported");
 		demand(!method.equals("OPTIONS"), 204, "");
 		demand("1.0.0".equals(header(http, "Tus-Resumable")), 412, "Tus-Resumable is not 1.0.0");
 		demand(path.matches("/uploads(/" + Uploads.UUIDS + ")?"), 404, "no such upload");
@@ -145,12 +155,9 @@ public class UploadServer {
 		demand(end <= (Long) upload.get("total_size"), 413, "the upload has " + upload.get("total_size") + " bytes");
 		while (offset < end) {
 			Path attempt = Uploads.home(upload).resolve(UUID.randomUUID().toString());
-			int length = (int) Math.min(end - offset, PIECE), stored = 0;
-			try (FileOutputStream file = new FileOutputStream(attempt.toFile())) {
-				stored = receive(http, file, length);
-				file.getFD().sync();
-			}
-			Uploads.sync(attempt.getParent());
+			int length = (int) Math.min(end - offset, PIECE);
+			long stored = Uploads.write(attempt, file -> Uploads.receive(http.getRequestBody(), file, length));
+			// the file stays if this call fails: its answer may be lost, and the bytes confirmed
 			// as all columns but two are null after not_found, getLong would return 0
 			var row = Uploads.query("SELECT * FROM try_advance_upload(?, ?, ?, etag => ?, owner => ?)",
 					id, offset, stored, attempt.getFileName().toString(), owner).get(0);
@@ -163,25 +170,6 @@ public class UploadServer {
 			offset += stored;
 		}
 		return state(http, find(id, owner), 204);
-	}
-
-	/** Reads so many bytes, or what comes before the connection breaks; returns how many. */
-	static int receive(HttpExchange http, OutputStream file, int length) throws IOException {
-		byte[] data = new byte[65536];
-		int stored = 0;
-		while (stored < length) {
-			int count;
-			try {
-				count = http.getRequestBody().read(data, 0, Math.min(length - stored, data.length));
-			} catch (IOException error) {
-				break; // the client has gone
-			}
-			if (count <= 0)
-				break;
-			file.write(data, 0, count);
-			stored += count;
-		}
-		return stored;
 	}
 
 	public static void main(String[] arguments) throws IOException {

@@ -1,8 +1,7 @@
 // What the endpoint does with files and with the database.
 
 import com.zaxxer.hikari.HikariDataSource;
-import java.io.IOException;
-import java.io.OutputStream;
+import java.io.*;
 import java.nio.channels.FileChannel;
 import java.nio.file.*;
 import java.sql.*;
@@ -44,15 +43,56 @@ class Uploads {
 		}
 	}
 
+	interface Content {
+		/** Writes it; returns its size. */
+		long writeTo(OutputStream file) throws SQLException, IOException;
+	}
+
+	/** Writes a new file, which would survive a crash then; returns its size.  If anything fails the file goes: on a
+	 *  disk that is full it would be in the way. */
+	static long write(Path path, Content content) throws SQLException, IOException {
+		boolean written = false;
+		try (FileOutputStream file = new FileOutputStream(path.toFile())) {
+			long size = content.writeTo(file);
+			file.getFD().sync();
+			sync(path.getParent());
+			written = true;
+			return size;
+		} finally {
+			if (!written)
+				Files.deleteIfExists(path);
+		}
+	}
+
+	/** Reads so many bytes, or what comes before the connection breaks; returns how many. */
+	static int receive(InputStream body, OutputStream file, int length) throws IOException {
+		byte[] data = new byte[65536];
+		int stored = 0;
+		while (stored < length) {
+			int count;
+			try {
+				count = body.read(data, 0, Math.min(length - stored, data.length));
+			} catch (IOException error) {
+				break; // the client has gone
+			}
+			if (count <= 0)
+				break;
+			file.write(data, 0, count);
+			stored += count;
+		}
+		return stored;
+	}
+
 	/** Makes one file of all pieces, then completes.  Two processes may do so at the same time. */
 	static void complete(Map<String, Object> upload, Path home) throws SQLException, IOException {
 		if (!Files.exists(home.resolve("file"))) {
 			Path whole = home.resolve(UUID.randomUUID().toString());
-			try (OutputStream file = Files.newOutputStream(whole)) {
+			write(whole, file -> {
+				long size = 0;
 				for (var part : query("SELECT etag FROM list_parts(?, ?, 2147483647)", upload.get("upload_id"), upload.get("owner")))
-					Files.copy(home.resolve((String) part.get("etag")), file);
-			}
-			sync(whole);
+					size += Files.copy(home.resolve((String) part.get("etag")), file);
+				return size;
+			});
 			Files.move(whole, home.resolve("file"), StandardCopyOption.ATOMIC_MOVE);
 		}
 		sync(home);

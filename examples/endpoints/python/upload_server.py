@@ -1,15 +1,16 @@
 """An upload endpoint with psycopg 3, see README.md: upload_server.py PORT FOLDER CONNECTION_STRING"""
 
 import contextlib
+import errno
 import http.server
-import os
 import pathlib
 import re
-import shutil
+import socket
 import sys
 import threading
-import time
 import uuid
+import psycopg
+import uploads
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
@@ -21,12 +22,6 @@ ANSWERS = {  # to outcomes, SQLSTATEs and classes of these; tus wants 409 for al
     "replayed": 409, "replaced": 409, "conflict": 409, "too_large": 413, "fenced": 423, "locked": 423,
     "ended": 410, "expired": 410, "not_found": 404, "VB001": 404, "VB003": 410, "VB004": 410, "VB009": 413,
     "23505": 409, "55P03": 423, "22": 400, "08": 503, "0A": 503, "25": 503, "40": 503, "53": 503, "57": 503}
-GET = """SELECT *, to_char(expires_at AT TIME ZONE 'GMT', 'Dy, DD Mon YYYY HH24:MI:SS "GMT"') AS until FROM get_upload(%s, %s)"""
-START = """SELECT session.* FROM (
-               SELECT jsonb_object_agg(split_part(pair, ' ', 1), convert_from(decode(split_part(pair, ' ', 2), 'base64'), 'UTF8')) AS pairs
-               FROM regexp_split_to_table(%s, ' *, *') AS pair WHERE pair <> '') AS metadata,
-           start_upload(coalesce(pairs->>'filename', 'unnamed'), %s, content_type => pairs->>'filetype', metadata => pairs,
-                        provider_data => %s, owner => %s, upload_id => %s, or_resume => %s) AS session"""
 
 
 class Answer(Exception):
@@ -38,48 +33,21 @@ def demand(condition, *answer):
         raise Answer(*answer)
 
 
-def query(statement, *arguments):
-    """Runs a statement in a transaction of its own.  No connection is held while bytes move."""
-    with pool.connection() as connection:
-        return connection.execute(statement, arguments).fetchall()
-
-
-def sync(path):
-    """Returns once a file, or the names in a folder, would survive a crash."""
-    os.fsync(descriptor := os.open(path, os.O_RDONLY))
-    os.close(descriptor)
-
-
-def complete(upload, home):
-    """Makes one file of all pieces, then completes.  Two processes may do so at the same time."""
-    if not (home / "file").exists():
-        whole = home / str(uuid.uuid4())
-        with open(whole, "wb") as file:
-            for part in query("SELECT etag FROM list_parts(%s, %s, 2147483647)", upload.upload_id, upload.owner):
-                file.write((home / part.etag).read_bytes())
-        sync(whole)
-        os.rename(whole, home / "file")
-    sync(home)
-    for file in set(home.iterdir()) - {home / "file"}:
-        file.unlink(missing_ok=True)
-    query("SELECT status FROM complete_upload(%s, %s, %s)", upload.upload_id, Jsonb({"file": f"{home.name}/file"}), upload.owner)
-
-
-def reclaim():
-    """Frees what ended uploads have left, for ever."""
-    while True:
-        try:
-            for row in query("SELECT id, provider_data->>'folder' AS name FROM claim_reclaims(10)"):
-                try:
-                    name = str(uuid.UUID(row.name or "none"))  # whatever is in the queue, only a folder of ours goes
-                    if (folder / name).exists():
-                        shutil.rmtree(folder / name)
-                    query("SELECT finish_reclaim(%s)", row.id)
-                except (OSError, ValueError) as error:
-                    query("SELECT fail_reclaim(%s, %s)", row.id, str(error))
-        except Exception as error:
-            print("reclaim:", error, file=sys.stderr)
-        time.sleep(1)
+def explain(error):
+    """Returns the status and the text for whatever has gone wrong."""
+    if isinstance(error, Answer):
+        return error.args
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return 507, "the storage is full"
+    if isinstance(error, FileNotFoundError):  # another process has just completed, or freed, the upload
+        return 503, "try again later"
+    if isinstance(error, psycopg.OperationalError) and not error.sqlstate:  # the connection is lost, or there is none
+        return 503, "try again later"
+    if isinstance(error, (psycopg.DataError, UnicodeEncodeError)):  # the driver itself refuses NUL, without a SQLSTATE
+        return 400, str(error).partition("\n")[0]
+    state = getattr(error, "sqlstate", None) or "XX000"
+    status = ANSWERS.get(state) or ANSWERS.get(state[:2], 500)
+    return status, "internal error" if status == 500 else str(error).partition("\n")[0]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -88,22 +56,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_request(self):
         """Answers a request; whatever goes wrong has its answer, too."""
-        self.left, self.owner, upload_id = 0, self.headers.get("X-Remote-User", ""), self.path[len("/uploads/"):]
+        self.owner, upload_id = self.headers.get("X-Remote-User", ""), self.path[len("/uploads/"):]
         method = self.headers.get("X-HTTP-Method-Override", self.command)
         try:
+            self.left = PIECE  # as long as it is not known where the request ends
+            demand(not self.headers.defects, 400, "the headers cannot be parsed")
+            demand("Transfer-Encoding" not in self.headers, 411, "Transfer-Encoding is not supported")
+            demand(len(self.headers.get_all("Content-Length", ["0"])) == 1, 400, "there are several Content-Lengths")
             self.left = self.number("Content-Length", "0")
             demand(method != "OPTIONS", 204, "")
             demand(self.headers["Tus-Resumable"] == "1.0.0", 412, "Tus-Resumable is not 1.0.0")
             demand(re.fullmatch(f"/uploads(/{UUID})?", self.path), 404, "no such upload")
             demand(method in (("HEAD", "PATCH", "DELETE") if upload_id else ("POST",)), 405, "no such method here")
             reply = getattr(self, method.lower())(*filter(None, [upload_id]))
-        except Answer as answer:
-            reply = answer.args
-        except Exception as error:  # no SQLSTATE: the connection is lost; no file: another process has completed the upload
-            state = "40001" if isinstance(error, FileNotFoundError) else getattr(error, "sqlstate", "XX000") or "08000"
-            status = ANSWERS.get(state) or ANSWERS.get(state[:2], 500)
-            reply = status, "internal error" if status == 500 else str(error).partition("\n")[0]
-            self.log_error("%s", error)
+        except Exception as error:
+            reply = explain(error)
+            if not isinstance(error, Answer):
+                self.log_error("%s", error)
         with contextlib.suppress(OSError):  # the client may have gone
             self.answer(*reply)
 
@@ -118,7 +87,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(*header)
         self.end_headers()
         self.wfile.write(text.encode() if self.command != "HEAD" else b"")
-        self.receive(min(self.left, PIECE), lambda data: None)  # or the client may not see the answer
+        if self.left:
+            self.connection.shutdown(socket.SHUT_WR)
+            for _ in self.receive(min(self.left, PIECE)):  # or the client may not see the answer
+                pass
 
     def number(self, header, default=""):
         demand(re.fullmatch("[0-9]{1,18}", self.headers.get(header, default)), 400, f"{header} is not a number of bytes")
@@ -127,12 +99,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def find(self, upload_id):
         """Returns the session and its folder.  For a client an upload is done once all bytes are
         confirmed: so what a process that was killed has left undone is done before it hears that."""
-        rows = query(GET, upload_id, self.owner)
+        rows = uploads.query(uploads.GET, upload_id, self.owner)
         demand(rows, 404, "no such upload")
         demand(rows[0].status not in ("aborted", "expired"), 410, f"the upload is {rows[0].status}")
-        home = folder / rows[0].provider_data["folder"]
+        home = uploads.folder / rows[0].provider_data["folder"]
         if rows[0].uploaded_bytes == rows[0].total_size and rows[0].status != "complete":
-            complete(rows[0], home)
+            uploads.complete(rows[0], home)
         return rows[0], home
 
     def head(self, upload_id):
@@ -144,11 +116,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Starts an upload.  With an Idempotency-Key, a UUID, the client may repeat that."""
         key = self.headers["Idempotency-Key"]
         demand(key is None or re.fullmatch(UUID, key), 400, "Idempotency-Key is not a UUID")
-        [upload] = query(START, self.headers.get("Upload-Metadata", ""), self.number("Upload-Length"),
-                         Jsonb({"folder": str(uuid.uuid4())}), self.owner, key, key is not None)
+        [upload] = uploads.query(uploads.START, self.headers.get("Upload-Metadata", ""), self.number("Upload-Length"),
+                                 Jsonb({"folder": str(uuid.uuid4())}), self.owner, key, key is not None)
         if upload.status in ("pending", "in_progress"):
-            (folder / upload.provider_data["folder"]).mkdir(exist_ok=True)
-            sync(folder)
+            (uploads.folder / upload.provider_data["folder"]).mkdir(exist_ok=True)
+            uploads.sync(uploads.folder)
         return 201, "", {"Location": f"/uploads/{upload.upload_id}", **self.head(upload.upload_id)[2]}
 
     def patch(self, upload_id):
@@ -163,13 +135,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def piece(self, upload_id, attempt, offset, length):
         """Stores a piece, or what comes of it before the connection breaks, then confirms it."""
-        with open(attempt, "wb") as file:
-            stored = self.receive(length, file.write)
-            file.flush()
-            os.fsync(file.fileno())
-        sync(attempt.parent)
-        [row] = query("SELECT * FROM try_advance_upload(%s, %s, %s, etag => %s, owner => %s)",
-                      upload_id, offset, stored, attempt.name, self.owner)
+        with uploads.written(attempt) as file:
+            for data in self.receive(length):
+                file.write(data)
+            stored = file.tell()
+        # the file stays if this call fails: its answer may be lost, and the bytes confirmed
+        [row] = uploads.query("SELECT * FROM try_advance_upload(%s, %s, %s, etag => %s, owner => %s)",
+                              upload_id, offset, stored, attempt.name, self.owner)
         # replaced: this file counts from now on; replayed: it may, if a driver has repeated the call
         if row.outcome not in ("advanced", "replaced", "replayed") or row.status == "complete":
             attempt.unlink(missing_ok=True)
@@ -177,23 +149,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
         demand(stored == length, 400, "the body is incomplete")
         return stored
 
-    def receive(self, length, write):
-        """Reads so many bytes, or what comes before the connection breaks; returns how many."""
-        before = self.left
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            while before - self.left < length and (data := self.rfile.read1(min(length - before + self.left, 65536))):
-                write(data)
-                self.left -= len(data)
-        return before - self.left
+    def receive(self, length):
+        """Yields so many bytes, or what comes of them before the connection breaks."""
+        end = self.left - length
+        while self.left > end:
+            data = b""
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                data = self.rfile.read1(min(self.left - end, 65536))
+            if not data:
+                return
+            self.left -= len(data)
+            yield data
 
     def delete(self, upload_id):
         """Forgets the upload, complete or not; its folder is in the reclaim queue then."""
-        found = query("SELECT delete_upload(%s, %s, reclaim_complete => true) AS found", upload_id, self.owner)[0].found
+        found = uploads.query("SELECT delete_upload(%s, %s, reclaim_complete => true) AS found", upload_id, self.owner)[0].found
         return (204,) if found else (404, "no such upload")
 
 
 if __name__ == "__main__":
-    folder = pathlib.Path(sys.argv[2])
-    pool = ConnectionPool(sys.argv[3], timeout=5, kwargs={"autocommit": True, "row_factory": namedtuple_row})
-    threading.Thread(target=reclaim, daemon=True).start()
+    uploads.folder = pathlib.Path(sys.argv[2])
+    uploads.pool = ConnectionPool(sys.argv[3], timeout=5, kwargs={"autocommit": True, "row_factory": namedtuple_row})
+    threading.Thread(target=uploads.reclaim, daemon=True).start()
     http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
