@@ -314,10 +314,11 @@ sub run_rule_tables
 	return;
 }
 
-# The client that hashes by itself, over the same servers.
+# The client that hashes by itself, over the same servers.  Their sequences are far apart.
 sub run_example
 {
 	my ($stdout, $stderr);
+	$shards[0]->safe_psql('uploads', "SELECT setval(pg_get_serial_sequence('$vb.upload_session', 'id'), 1000000)");
 	my $script = q{
 import psycopg2, psycopg2.extras, sys
 from shards import Shards
@@ -331,7 +332,16 @@ for upload in ids:
     assert shards.call("try_advance_upload", upload, chunk_offset=0, chunk_length=10)[0].ready
     assert shards.call("complete_upload", upload)[0].status == "complete"
     assert shards.call("get_upload", upload)[0].path.startswith("example/")
-print([row.upload_id for row in shards.list(30, path_prefix="example/")] == ids[:9:-1], len(shards.list(path_prefix="example/")))
+pages, last = [], None
+while page := shards.list(7, path_prefix="example/", after_id=last):
+    pages += page
+    last = page[-1].id
+print(sorted(row.upload_id for row in pages) == sorted(ids), [row.id for row in pages] == sorted((row.id for row in pages), reverse=True))
+highest = shards.list(1)[0].id
+for server in servers:
+    server.cursor().execute("SELECT setval(pg_get_serial_sequence('upload_session', 'id'), %s)", (highest // 1024,))
+newest = [shards.start("example/last/%s" % n)[0].upload_id for n in range(20)]
+print(sorted(row.upload_id for row in shards.list(20)) == sorted(newest))
 with servers[0].cursor() as cursor:
     cursor.execute("SELECT count(*) FROM upload_session WHERE path LIKE 'example/%'")
     print(0 < cursor.fetchone()[0] < 40)
@@ -340,7 +350,7 @@ with servers[0].cursor() as cursor:
 };
 	local $ENV{PYTHONPATH} = "$checkout/examples/shards";
 	IPC::Run::run([ '/usr/bin/python3', '-B', '-', map { partition_connstr($_) } @shards ], '<', \$script, '>', \$stdout, '2>', \$stderr);
-	is($stdout, "True 40\nTrue\nTrue\n", 'the client that hashes by itself has sessions on all servers, and lists the newest') or diag $stderr;
+	is($stdout, "True True\nTrue\nTrue\nTrue\n", 'the client that hashes by itself has sessions on all servers, pages that have each once, and the newest first') or diag $stderr;
 	my $code = grep { /\S/ && !/^\s*#/ } split /\n/, slurp_file("$checkout/examples/shards/shards.py") =~ s/""".*?"""//gsr;
 	cmp_ok($code, '<=', 40, "... in $code lines");
 	return;
