@@ -254,14 +254,17 @@ sub kill_a_server
 	wait_for_uploaders('all uploads end', sub { uploaders_have_ended() });
 	is(finish_uploaders(), '', '... without an error');
 
-	my (%complete, %states, %most);
+	my (%complete, %states, %most, @lost);
 	foreach (told({}))
 	{
 		my ($outcome, $id, $number) = @$_;
 		$complete{$id} = $number if $outcome eq 'complete';
 		$states{$number}++ if $outcome eq 'failed';
-		$most{$id} = $number if $outcome eq 'advanced' && $number > ($most{$id} // 0);
+		next if $outcome eq 'failed';
+		push @lost, "$outcome: $number bytes of $id, after $most{$id}" if $number < ($most{$id} // 0);
+		$most{$id} = $number if $number > ($most{$id} // 0);
 	}
+	is_deeply(\@lost, [], 'no answer takes back bytes that were confirmed');
 	is(scalar keys %complete, 96, '96 uploads are complete');
 	is_deeply([ sort grep { !/^(?:XX000|57P0[123]|08006)$/ } keys %states ], [], 'those of the server that was away failed with errors of connections');
 	note 'SQLSTATEs: ', join ', ', map { "$_: $states{$_}" } sort keys %states;
