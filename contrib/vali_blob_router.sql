@@ -10,6 +10,9 @@
 -- named by "server" (uploads).  Its partitions are databases that have vali_blob in a schema
 -- of the same name.  The functions are made from the catalog: they have the names, arguments,
 -- defaults and results of this database's vali_blob.
+--
+-- The schema is the script's own: what else is in it is dropped when it is renewed.  Privileges
+-- are kept.
 
 \set ON_ERROR_STOP on
 \if :{?router}
@@ -50,9 +53,41 @@ FROM (
 		'Choose another name with -v router=NAME.'
 	FROM pg_namespace
 	WHERE nspname = :'router' AND obj_description(oid, 'pg_namespace') IS DISTINCT FROM 'vali_blob on several servers'
+	UNION ALL
+	SELECT 'dependent_objects_still_exist', format('objects outside of schema %I depend on it: %s', :'router', string_agg(DISTINCT u.dependent, ', ')),
+		'Drop them, and create them again afterwards.'
+	FROM (
+		WITH RECURSIVE inside (classid, objid) AS (
+			SELECT classid, objid FROM pg_depend
+			WHERE refclassid = 'pg_namespace'::regclass AND refobjid = (SELECT oid FROM pg_namespace WHERE nspname = :'router')
+			UNION
+			SELECT d.classid, d.objid FROM pg_depend AS d JOIN inside AS i ON (d.refclassid, d.refobjid) = (i.classid, i.objid)
+			WHERE d.deptype IN ('i', 'a'))
+		-- of a view, it is its rule that depends
+		SELECT coalesce(pg_describe_object('pg_class'::regclass, r.ev_class, 0), pg_describe_object(d.classid, d.objid, d.objsubid))
+		FROM pg_depend AS d JOIN inside AS i ON (d.refclassid, d.refobjid) = (i.classid, i.objid)
+			LEFT JOIN pg_rewrite AS r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+		WHERE (d.classid, d.objid) NOT IN (SELECT classid, objid FROM inside)
+	) AS u (dependent)
+	HAVING count(*) > 0
 ) AS p (code, message, hint)
 LIMIT 1
 \gexec
+
+-- Who may use the schema that is there, to be granted again
+CREATE TEMPORARY TABLE privileges ON COMMIT DROP AS
+SELECT p.kind, p.name, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS grantee, privilege_type, is_grantable
+FROM pg_namespace AS n, LATERAL (
+	SELECT 'SCHEMA', NULL::name, nspowner, nspacl
+	UNION ALL
+	SELECT 'FUNCTION', proname, proowner, proacl FROM pg_proc WHERE pronamespace = n.oid
+	UNION ALL
+	SELECT 'TABLE', relname, relowner, relacl FROM pg_class WHERE relnamespace = n.oid
+) AS p (kind, name, owner, acl), aclexplode(p.acl)
+WHERE nspname = :'router' AND grantee <> p.owner;
+
+CREATE TEMPORARY TABLE old_functions ON COMMIT DROP AS
+SELECT proname AS name FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace WHERE nspname = :'router';
 
 DROP SCHEMA IF EXISTS :"router" CASCADE;
 CREATE SCHEMA :"router";
@@ -343,5 +378,22 @@ CREATE VIEW @router@.upload_stats AS
 COMMENT ON VIEW @router@.upload_stats IS 'upload_stats of all servers';
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @router@ FROM PUBLIC;
 $make$);
+
+-- Who could call all functions may call new ones, too: the others may need them.
+SELECT pg_temp.make(format('GRANT %s ON %s @router@%s TO %s%s', p.privilege_type, p.kind, '.' || quote_ident(p.name), p.grantee,
+	CASE WHEN p.is_grantable THEN ' WITH GRANT OPTION' END))
+FROM (
+	SELECT kind, name, grantee, privilege_type, is_grantable FROM privileges
+	UNION
+	SELECT 'FUNCTION', proname, grantee, 'EXECUTE', grantable
+	FROM (SELECT grantee, bool_and(is_grantable) AS grantable FROM privileges WHERE kind = 'FUNCTION' GROUP BY grantee
+			HAVING count(DISTINCT name) = (SELECT count(*) FROM old_functions)) AS g,
+		pg_proc
+	WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = :'router') AND proname NOT IN (SELECT name FROM old_functions)
+) AS p
+WHERE kind = 'SCHEMA' OR name IN (
+	SELECT proname FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace WHERE nspname = :'router'
+	UNION ALL
+	SELECT relname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = :'router');
 
 COMMIT;

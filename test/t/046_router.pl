@@ -51,10 +51,42 @@ is_deeply([ run_script('postgres', 'p') ], [ '42P06', qq{schema $api exists, and
 # --- what it makes
 
 create_router($router, @shards);
-my $before = $router->safe_psql('router', "SELECT count(*) FROM pg_proc WHERE pronamespace = '$api'::regnamespace");
+
+# Who may do what with the schema and what is in it.
+sub privileges
+{
+	return $router->safe_psql('router', qq{
+		SELECT p.name, grantee::regrole, privilege_type, is_grantable
+		FROM pg_namespace AS n, LATERAL (
+			SELECT '', nspacl
+			UNION ALL
+			SELECT proname, proacl FROM pg_proc WHERE pronamespace = n.oid
+			UNION ALL
+			SELECT relname, relacl FROM pg_class WHERE relnamespace = n.oid) AS p (name, acl),
+			aclexplode(p.acl) AS a
+		WHERE n.oid = '$api'::regnamespace ORDER BY p.name, grantee, privilege_type});
+}
+
+$router->safe_psql('router', qq{
+	CREATE ROLE "few ""rights""";
+	GRANT USAGE ON SCHEMA $api TO "few ""rights""";
+	GRANT EXECUTE ON FUNCTION $api.get_upload, $api.get_uploads TO "few ""rights""" WITH GRANT OPTION;
+	GRANT SELECT ON $api.upload_stats TO "few ""rights""";
+	GRANT EXECUTE ON FUNCTION $api.get_upload TO PUBLIC});
+my $before = privileges();
 run_router_script($router);
-is($router->safe_psql('router', "SELECT count(*) FROM pg_proc WHERE pronamespace = '$api'::regnamespace"), $before, 'it can be run again');
-grant_router($router);
+is(privileges(), $before, 'it can be run again, and keeps the privileges');
+$router->safe_psql('router', "DROP FUNCTION $api.partition_of");
+run_router_script($router);
+is(privileges(), $before, '... and who could call all functions can call what is new');
+$router->safe_psql('router', qq{
+	REVOKE EXECUTE ON FUNCTION $api.get_upload FROM PUBLIC;
+	CREATE VIEW public.dashboard AS SELECT * FROM $api.upload_stats;
+	CREATE TABLE public.placed (upload_id text, partition integer DEFAULT $api.partition_of('a'))});
+is_deeply([ run_script('router', 'the "servers"') ],
+	[ '2BP01', qq{objects outside of schema $api depend on it: default value for column partition of table public.placed, view public.dashboard} ],
+	'... but not what others have made of it');
+$router->safe_psql('router', 'DROP VIEW IF EXISTS public.dashboard; DROP TABLE public.placed');
 is($router->safe_psql('router', qq{
 		SELECT p.proname FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.objid JOIN pg_extension AS e ON e.oid = d.refobjid
 		WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND e.extname = 'vali_blob' AND NOT EXISTS (
