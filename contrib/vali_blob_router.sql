@@ -10,6 +10,9 @@
 -- named by "server" (uploads).  Its partitions are databases that have vali_blob in a schema
 -- of the same name.  The functions are made from the catalog: they have the names, arguments,
 -- defaults and results of this database's vali_blob.
+--
+-- The schema is the script's own: what else is in it is dropped when it is renewed.  Privileges
+-- are kept.
 
 \set ON_ERROR_STOP on
 \if :{?router}
@@ -50,9 +53,41 @@ FROM (
 		'Choose another name with -v router=NAME.'
 	FROM pg_namespace
 	WHERE nspname = :'router' AND obj_description(oid, 'pg_namespace') IS DISTINCT FROM 'vali_blob on several servers'
+	UNION ALL
+	SELECT 'dependent_objects_still_exist', format('objects outside of schema %I depend on it: %s', :'router', string_agg(DISTINCT u.dependent, ', ')),
+		'Drop them, and create them again afterwards.'
+	FROM (
+		WITH RECURSIVE inside (classid, objid) AS (
+			SELECT classid, objid FROM pg_depend
+			WHERE refclassid = 'pg_namespace'::regclass AND refobjid = (SELECT oid FROM pg_namespace WHERE nspname = :'router')
+			UNION
+			SELECT d.classid, d.objid FROM pg_depend AS d JOIN inside AS i ON (d.refclassid, d.refobjid) = (i.classid, i.objid)
+			WHERE d.deptype IN ('i', 'a'))
+		-- of a view, it is its rule that depends
+		SELECT coalesce(pg_describe_object('pg_class'::regclass, r.ev_class, 0), pg_describe_object(d.classid, d.objid, d.objsubid))
+		FROM pg_depend AS d JOIN inside AS i ON (d.refclassid, d.refobjid) = (i.classid, i.objid)
+			LEFT JOIN pg_rewrite AS r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+		WHERE (d.classid, d.objid) NOT IN (SELECT classid, objid FROM inside)
+	) AS u (dependent)
+	HAVING count(*) > 0
 ) AS p (code, message, hint)
 LIMIT 1
 \gexec
+
+-- Who may use the schema that is there, to be granted again
+CREATE TEMPORARY TABLE privileges ON COMMIT DROP AS
+SELECT p.kind, p.name, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS grantee, privilege_type, is_grantable
+FROM pg_namespace AS n, LATERAL (
+	SELECT 'SCHEMA', NULL::name, nspowner, nspacl
+	UNION ALL
+	SELECT 'FUNCTION', proname, proowner, proacl FROM pg_proc WHERE pronamespace = n.oid
+	UNION ALL
+	SELECT 'TABLE', relname, relowner, relacl FROM pg_class WHERE relnamespace = n.oid
+) AS p (kind, name, owner, acl), aclexplode(p.acl)
+WHERE nspname = :'router' AND grantee <> p.owner;
+
+CREATE TEMPORARY TABLE old_functions ON COMMIT DROP AS
+SELECT proname AS name FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace WHERE nspname = :'router';
 
 DROP SCHEMA IF EXISTS :"router" CASCADE;
 CREATE SCHEMA :"router";
@@ -68,14 +103,24 @@ FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname =
 
 CREATE TEMPORARY TABLE functions ON COMMIT DROP AS
 SELECT p.proname AS name, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result,
-	p.proargnames[:p.pronargs] AS argument_names, obj_description(p.oid) AS comment
+	p.proargnames[:p.pronargs] AS argument_names, obj_description(p.oid) AS comment,
+	-- by name, as the servers may have more columns than the router
+	coalesce((SELECT string_agg(format('r.%I', attname), ', ' ORDER BY attnum) FROM pg_type AS t JOIN pg_attribute ON attrelid = typrelid
+			WHERE t.oid = p.prorettype AND attnum > 0 AND NOT attisdropped),
+		(SELECT string_agg(format('r.%I', c.name), ', ' ORDER BY n) FROM unnest(p.proargnames, p.proargmodes) WITH ORDINALITY AS c (name, mode, n)
+			WHERE c.mode IN ('o', 't')),
+		'r') AS columns
 FROM pg_proc AS p
 JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 JOIN pg_extension AS e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
 WHERE e.extname = 'vali_blob';
 
+-- "@away@" are the conditions of a server that does not answer; internal_error is what
+-- PL/Proxy itself raises.
 CREATE FUNCTION pg_temp.with_names(command text) RETURNS text LANGUAGE sql AS $make$
-	SELECT replace(replace(replace(command, '@router@', router), '@server@', server), '@schema@', schema) FROM names
+	SELECT replace(replace(replace(replace(command, '@router@', router), '@server@', server), '@schema@', schema), '@away@',
+		'internal_error OR connection_exception OR admin_shutdown OR crash_shutdown OR cannot_connect_now OR database_dropped OR idle_session_timeout')
+	FROM names
 $make$;
 
 CREATE FUNCTION pg_temp.make(command text) RETURNS void LANGUAGE plpgsql AS $make$
@@ -96,7 +141,7 @@ $make$;
 CREATE FUNCTION pg_temp.make_part(function_name text, place text, split text = '') RETURNS void LANGUAGE sql AS $make$
 	SELECT pg_temp.make(format('CREATE FUNCTION @router@.%I(%s) RETURNS SETOF %s VOLATILE LANGUAGE plproxy AS %L', 'part_' || name,
 			concat_ws(', ', CASE WHEN place = 'shard' THEN 'shard integer' END, nullif(arguments, '')), regexp_replace(result, '^SETOF ', ''),
-			pg_temp.with_names(format('CLUSTER @server@; %s RUN ON %s; SELECT * FROM @schema@.%I(%s);', split, place, name,
+			pg_temp.with_names(format('CLUSTER @server@; %s RUN ON %s; SELECT %s FROM @schema@.%I(%s) AS r;', split, place, columns, name,
 				array_to_string(argument_names, ', '))))),
 		pg_temp.make(format('COMMENT ON FUNCTION @router@.%I IS %L', 'part_' || name, 'for ' || name || '()'))
 	FROM functions WHERE name = function_name
@@ -127,8 +172,8 @@ $make$);
 --
 
 SELECT pg_temp.make_function(name, 'plproxy', format(
-	'CLUSTER @server@; RUN ON coalesce(pg_catalog.hashtext(upload_id), 0); SELECT * FROM @schema@.%I(%s);',
-	name, array_to_string(argument_names, ', ')))
+	'CLUSTER @server@; RUN ON coalesce(pg_catalog.hashtext(upload_id), 0); SELECT %s FROM @schema@.%I(%s) AS r;',
+	columns, name, array_to_string(argument_names, ', ')))
 FROM functions WHERE argument_names[1] = 'upload_id';
 
 -- The id is made here, as it says where to start.
@@ -189,6 +234,7 @@ $make$, string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), '
 FROM pg_attribute
 WHERE attrelid = (SELECT format('%s.chunk_result', schema)::regclass FROM names) AND attnum > 0 AND NOT attisdropped;
 
+-- What is looked for here is what advance_uploads() refuses, with its limits.
 SELECT pg_temp.make_part('advance_uploads', '0');
 SELECT pg_temp.make_function('advance_uploads', 'plpgsql', format($body$
 DECLARE
@@ -200,26 +246,30 @@ DECLARE
 BEGIN
 	IF @router@.is_list(upload_ids, n) AND @router@.is_list(chunk_offsets, n) AND @router@.is_list(chunk_lengths, n)
 		AND @router@.is_list(some_numbers, n) AND @router@.is_list(some_etags, n) AND @router@.is_list(some_checksums, n)
-		AND @router@.is_list(some_epochs, n) AND array_position(upload_ids, NULL) IS NULL
-		AND 0 <= ALL (chunk_offsets) AND 0 <= ALL (chunk_lengths)
+		AND @router@.is_list(some_epochs, n)
+		AND NOT EXISTS (
+			SELECT FROM unnest(upload_ids, chunk_offsets, chunk_lengths, some_numbers, some_etags, some_checksums)
+				AS c (upload_id, place, length, part_number, etag, checksum)
+			WHERE c.upload_id IS NULL OR c.place IS NULL OR c.length IS NULL OR c.place < 0 OR c.length < 0
+				OR c.place > 9223372036854775807 - greatest(c.length, 0)
+				OR c.part_number < 1 OR char_length(c.etag) > 1024 OR octet_length(c.checksum) > 64)
 	THEN
-		RETURN QUERY SELECT %s FROM @router@.split_advance_uploads(upload_ids, chunk_offsets, chunk_lengths, owner,
+		RETURN QUERY SELECT %1$s FROM @router@.split_advance_uploads(upload_ids, chunk_offsets, chunk_lengths, owner,
 			some_numbers, some_etags, some_checksums, some_epochs, ARRAY(SELECT generate_series(1, n))) AS r ORDER BY r.nr;
 	ELSE
-		RETURN QUERY SELECT r.* FROM @router@.part_advance_uploads(upload_ids, chunk_offsets, chunk_lengths, owner,
+		RETURN QUERY SELECT %1$s FROM @router@.part_advance_uploads(upload_ids, chunk_offsets, chunk_lengths, owner,
 			part_numbers, etags, checksums, lease_epochs) AS r;
 	END IF;
-END $body$, string_agg(format('r.%I', attname), ', ' ORDER BY attnum)))
-FROM pg_attribute
-WHERE attrelid = (SELECT format('%s.chunk_result', schema)::regclass FROM names) AND attnum > 0 AND NOT attisdropped;
+END $body$, columns))
+FROM functions WHERE name = 'advance_uploads';
 
 SELECT pg_temp.make_part('get_uploads', 'coalesce(pg_catalog.hashtext(upload_ids), 0)', 'SPLIT upload_ids;');
-SELECT pg_temp.make($make$
+SELECT pg_temp.make(format($make$
 CREATE FUNCTION @router@.any_get_uploads(upload_ids text[], owner text) RETURNS SETOF @schema@.upload_session VOLATILE LANGUAGE plproxy AS $$
-	CLUSTER @server@; RUN ON 0; SELECT * FROM @schema@.get_uploads(upload_ids, owner);
+	CLUSTER @server@; RUN ON 0; SELECT %s FROM @schema@.get_uploads(upload_ids, owner) AS r;
 $$;
 COMMENT ON FUNCTION @router@.any_get_uploads IS 'for get_uploads()';
-$make$);
+$make$, columns)) FROM functions WHERE name = 'get_uploads';
 SELECT pg_temp.make_function('get_uploads', 'plpgsql', $body$
 BEGIN
 	IF upload_ids IS NOT NULL THEN
@@ -255,7 +305,8 @@ SELECT pg_temp.make_function('upload_usage', 'sql', $body$
 	FROM @router@.part_upload_usage(owner) AS r
 $body$);
 
--- The queue goes on while a server is away: one after the other is asked.
+-- The queue goes on while a server is away: one after the other is asked.  What was claimed
+-- from others is committed there, so that no error may keep it from who claims.
 SELECT pg_temp.make_part('claim_reclaims', 'shard');
 SELECT pg_temp.make_function('claim_reclaims', 'plpgsql', $body$
 DECLARE
@@ -268,8 +319,14 @@ BEGIN
 			RETURN QUERY SELECT r.* FROM @router@.part_claim_reclaims(place, left_over, lease) AS r;
 			GET DIAGNOSTICS claimed = ROW_COUNT;
 			left_over := left_over - claimed;
-		EXCEPTION WHEN internal_error THEN
+		EXCEPTION WHEN @away@ THEN
 			RAISE WARNING 'partition % of server % could not be asked: %', place, @server@, SQLERRM;
+		WHEN OTHERS OR query_canceled THEN
+			IF left_over < max_rows THEN
+				RAISE WARNING 'partition % of server % has failed: %', place, @server@, SQLERRM USING ERRCODE = SQLSTATE;
+				RETURN;
+			END IF;
+			RAISE;
 		END;
 		EXIT WHEN left_over <= 0;
 	END LOOP;
@@ -285,7 +342,7 @@ BEGIN
 			IF (SELECT r FROM @router@.%I(place, %s) AS r) THEN
 				RETURN true;
 			END IF;
-		EXCEPTION WHEN internal_error THEN
+		EXCEPTION WHEN @away@ THEN
 			failure := format('partition %%s could not be asked: %%s', place, SQLERRM);
 		END;
 	END LOOP;
@@ -301,23 +358,31 @@ FROM functions WHERE name IN ('finish_reclaim', 'fail_reclaim');
 -- Monitoring: of each server, also of one that is away, and of all
 --
 
-SELECT pg_temp.make_part('sweeper_status', 'shard');
-SELECT pg_temp.make(format($make$
-CREATE FUNCTION @router@.sweeper_status_by_shard() RETURNS TABLE (shard integer, error text, %s)
-VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	FOR shard IN SELECT s FROM @router@.shards() AS s LOOP
+-- A function with the rows that one for a partition gives, of each server, or its error.
+CREATE FUNCTION pg_temp.make_by_shard(function_name text, part text, columns text, comment text) RETURNS void LANGUAGE sql AS $make$
+	SELECT pg_temp.make(format($by_shard$
+		CREATE FUNCTION @router@.%1$I() RETURNS TABLE (shard integer, error text, %2$s)
+		VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 		BEGIN
-			RETURN QUERY SELECT shard, NULL::text, r.* FROM @router@.part_sweeper_status(shard) AS r;
-		EXCEPTION WHEN internal_error THEN
-			error := SQLERRM;
-			RETURN NEXT;
-			error := NULL;
-		END;
-	END LOOP;
-END $$;
-COMMENT ON FUNCTION @router@.sweeper_status_by_shard IS 'the state of the background sweeper on each server';
-$make$, replace(arguments, 'OUT ', ''))) FROM functions WHERE name = 'sweeper_status';
+			FOR shard IN SELECT s FROM @router@.shards() AS s LOOP
+				BEGIN
+					RETURN QUERY SELECT shard, NULL::text, r.* FROM @router@.%3$I(shard) AS r;
+				EXCEPTION WHEN @away@ THEN
+					RAISE WARNING 'partition %% of server %% could not be asked: %%', shard, @server@, SQLERRM;
+					error := SQLERRM;
+					RETURN NEXT;
+					error := NULL;
+				END;
+			END LOOP;
+		END $$;
+		COMMENT ON FUNCTION @router@.%1$I IS %4$L;
+	$by_shard$, function_name, columns, part, comment))
+$make$;
+
+SELECT pg_temp.make_part('sweeper_status', 'shard');
+SELECT pg_temp.make_by_shard('sweeper_status_by_shard', 'part_sweeper_status', replace(arguments, 'OUT ', ''),
+	'the state of the background sweeper on each server')
+FROM functions WHERE name = 'sweeper_status';
 SELECT pg_temp.make_function('sweeper_status', 'sql', $body$
 	SELECT bool_and(coalesce(s.running, false)), min(s.last_sweep), max(s.last_duration), sum(s.last_expired)::bigint, sum(s.last_purged)::bigint,
 		sum(s.last_reclaims_dropped)::bigint, sum(s.total_expired)::bigint, sum(s.total_purged)::bigint, sum(s.total_reclaims_dropped)::bigint,
@@ -326,22 +391,49 @@ SELECT pg_temp.make_function('sweeper_status', 'sql', $body$
 	FROM @router@.sweeper_status_by_shard() AS s
 $body$);
 
-SELECT pg_temp.make($make$
+-- The columns of the view upload_stats
+CREATE TEMPORARY TABLE figures ON COMMIT DROP AS
+SELECT string_agg(format('r.%I', attname), ', ' ORDER BY attnum) AS columns,
+	string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum) AS definitions
+FROM pg_attribute WHERE attrelid = (SELECT format('%s.upload_stats', schema)::regclass FROM names) AND attnum > 0 AND NOT attisdropped;
+
+SELECT pg_temp.make(format($make$
 CREATE FUNCTION @router@.part_upload_stats(shard integer) RETURNS SETOF @schema@.upload_stats VOLATILE LANGUAGE plproxy AS $$
-	CLUSTER @server@; RUN ON shard; SELECT * FROM @schema@.upload_stats;
+	CLUSTER @server@; RUN ON shard; SELECT %s FROM @schema@.upload_stats AS r;
 $$;
 COMMENT ON FUNCTION @router@.part_upload_stats IS 'for upload_stats_by_shard';
-CREATE VIEW @router@.upload_stats_by_shard AS
-	SELECT s AS shard, r.* FROM @router@.shards() AS s, @router@.part_upload_stats(s) AS r;
+$make$, columns)) FROM figures;
+SELECT pg_temp.make_by_shard('each_upload_stats', 'part_upload_stats', definitions, 'for upload_stats_by_shard') FROM figures;
+
+-- The sums leave a server out that is away, which the warning says.
+SELECT pg_temp.make($make$
+CREATE VIEW @router@.upload_stats_by_shard AS SELECT * FROM @router@.each_upload_stats();
 COMMENT ON VIEW @router@.upload_stats_by_shard IS 'upload_stats of each server';
 CREATE VIEW @router@.upload_stats AS
 	SELECT status, sum(sessions)::bigint AS sessions, sum(bytes)::bigint AS bytes, sum(bytes_in_flight)::bigint AS bytes_in_flight,
 		min(oldest_deadline) AS oldest_deadline, sum(reclaim_backlog)::bigint AS reclaim_backlog,
 		min(oldest_reclaim) AS oldest_reclaim, max(most_attempts) AS most_attempts, bool_or(estimated) AS estimated,
 		min(counted_at) AS counted_at
-	FROM @router@.upload_stats_by_shard GROUP BY status ORDER BY status;
+	FROM @router@.upload_stats_by_shard WHERE error IS NULL GROUP BY status ORDER BY status;
 COMMENT ON VIEW @router@.upload_stats IS 'upload_stats of all servers';
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @router@ FROM PUBLIC;
 $make$);
+
+-- Who could call all functions may call new ones, too: the others may need them.
+SELECT pg_temp.make(format('GRANT %s ON %s @router@%s TO %s%s', p.privilege_type, p.kind, '.' || quote_ident(p.name), p.grantee,
+	CASE WHEN p.is_grantable THEN ' WITH GRANT OPTION' END))
+FROM (
+	SELECT kind, name, grantee, privilege_type, is_grantable FROM privileges
+	UNION
+	SELECT 'FUNCTION', proname, grantee, 'EXECUTE', grantable
+	FROM (SELECT grantee, bool_and(is_grantable) AS grantable FROM privileges WHERE kind = 'FUNCTION' GROUP BY grantee
+			HAVING count(DISTINCT name) = (SELECT count(*) FROM old_functions)) AS g,
+		pg_proc
+	WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = :'router') AND proname NOT IN (SELECT name FROM old_functions)
+) AS p
+WHERE kind = 'SCHEMA' OR name IN (
+	SELECT proname FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace WHERE nspname = :'router'
+	UNION ALL
+	SELECT relname FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = :'router');
 
 COMMIT;

@@ -4,6 +4,11 @@ Each server is a database with vali_blob and a vali_blob.node of its own.  The h
 of BUCKETS, and the list of buckets names its server, so that another server can take over
 some of them.  BUCKETS never changes.  In SQL, the bucket of a session is
 get_byte(decode(md5(upload_id::text), 'hex'), 0) % 64.
+
+Listings are in the order of id, the newest first by it.  The ids of a server count its own
+sessions, so bring the sequence of one that is added later up to the others', or its sessions
+come last: SELECT setval(pg_get_serial_sequence('upload_session', 'id'), N), where N is the
+highest id of the others, divided by 1024.
 """
 
 import hashlib
@@ -31,9 +36,9 @@ class Shards:
         return self.call("start_upload", upload_id or str(uuid.uuid4()), path=path, **arguments)
 
     def list(self, max_rows=100, **arguments):
-        """The newest sessions of all servers."""
+        """The newest sessions of all servers; the next page begins after_id of the last one."""
         lists = [query(server, "list_uploads", max_rows=max_rows, **arguments) for server in self.servers]
-        newest = heapq.merge(*lists, key=lambda row: row.created_at, reverse=True)
+        newest = heapq.merge(*lists, key=lambda row: row.id, reverse=True)
         return [row for row, _ in zip(newest, range(max_rows))]
 
 

@@ -31,7 +31,7 @@ END
 our $vb = '"the ""vb"""';
 our $api = '"the ""router"""';
 our $server = '"the ""servers"""';
-our $path = "$api, $vb, tap";
+our $path = "$api, $vb";
 our $checkout = abs_path(dirname(__FILE__) . '/../..');
 
 sub has_extension

@@ -47,6 +47,7 @@ sub prepare_through
 		$node->command_ok([ 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-v', 'vb=the "vb"', '-v', 'router=the "router"',
 				'-v', 'server=the "servers"', '-d', $node->connstr($dbname), '-f', "$checkout/test/lib/$script.sql" ], "$script.sql for the rule tables");
 	}
+	$router->safe_psql('router', "ALTER ROLE app SET search_path = $path, tap");
 	return;
 }
 

@@ -129,6 +129,8 @@ runuser *ALTER EXTENSION vali_blob UPDATE*' cat /tmp/commands
 	ok 'where nothing is left to do, nothing is said' says '' cat "$output"
 fi
 
+ok 'a script that is run by hand can be run where it is' test -x "/usr/share/doc/$package/examples/vali_blob_move.sh"
+
 # --- the removal --------------------------------------------------------------------
 
 # Another cluster, which is down, has the library in a file that is included.

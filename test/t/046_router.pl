@@ -51,10 +51,42 @@ is_deeply([ run_script('postgres', 'p') ], [ '42P06', qq{schema $api exists, and
 # --- what it makes
 
 create_router($router, @shards);
-my $before = $router->safe_psql('router', "SELECT count(*) FROM pg_proc WHERE pronamespace = '$api'::regnamespace");
+
+# Who may do what with the schema and what is in it.
+sub privileges
+{
+	return $router->safe_psql('router', qq{
+		SELECT p.name, grantee::regrole, privilege_type, is_grantable
+		FROM pg_namespace AS n, LATERAL (
+			SELECT '', nspacl
+			UNION ALL
+			SELECT proname, proacl FROM pg_proc WHERE pronamespace = n.oid
+			UNION ALL
+			SELECT relname, relacl FROM pg_class WHERE relnamespace = n.oid) AS p (name, acl),
+			aclexplode(p.acl) AS a
+		WHERE n.oid = '$api'::regnamespace ORDER BY p.name, grantee, privilege_type});
+}
+
+$router->safe_psql('router', qq{
+	CREATE ROLE "few ""rights""";
+	GRANT USAGE ON SCHEMA $api TO "few ""rights""";
+	GRANT EXECUTE ON FUNCTION $api.get_upload, $api.get_uploads TO "few ""rights""" WITH GRANT OPTION;
+	GRANT SELECT ON $api.upload_stats TO "few ""rights""";
+	GRANT EXECUTE ON FUNCTION $api.get_upload TO PUBLIC});
+my $before = privileges();
 run_router_script($router);
-is($router->safe_psql('router', "SELECT count(*) FROM pg_proc WHERE pronamespace = '$api'::regnamespace"), $before, 'it can be run again');
-grant_router($router);
+is(privileges(), $before, 'it can be run again, and keeps the privileges');
+$router->safe_psql('router', "DROP FUNCTION $api.partition_of");
+run_router_script($router);
+is(privileges(), $before, '... and who could call all functions can call what is new');
+$router->safe_psql('router', qq{
+	REVOKE EXECUTE ON FUNCTION $api.get_upload FROM PUBLIC;
+	CREATE VIEW public.dashboard AS SELECT * FROM $api.upload_stats;
+	CREATE TABLE public.placed (upload_id text, partition integer DEFAULT $api.partition_of('a'))});
+is_deeply([ run_script('router', 'the "servers"') ],
+	[ '2BP01', qq{objects outside of schema $api depend on it: default value for column partition of table public.placed, view public.dashboard} ],
+	'... but not what others have made of it');
+$router->safe_psql('router', 'DROP VIEW IF EXISTS public.dashboard; DROP TABLE public.placed');
 is($router->safe_psql('router', qq{
 		SELECT p.proname FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.objid JOIN pg_extension AS e ON e.oid = d.refobjid
 		WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND e.extname = 'vali_blob' AND NOT EXISTS (
@@ -109,14 +141,25 @@ my @batches = (
 	'SELECT * FROM get_uploads(NULL)', q{SELECT * FROM get_uploads('{}')}, q{SELECT upload_id FROM get_uploads('{{batch-1},{batch-2}}')},
 	q{SELECT upload_id FROM get_uploads('{batch-2,NULL,batch-1,nobody,batch-2}')},
 	q{SELECT count(*) FROM advance_uploads('{}', '{}', '{}')});
+# the last of chunks for all servers is refused
+foreach ([ 22003, '9223372036854775800::bigint', 8, '' ], [ 22023, 0, 10, 'part_numbers', 'NULL::integer', 0 ],
+	[ 22001, 0, 10, 'etags', "'a'", q{repeat('a', 1025)} ], [ 22001, 0, 10, 'checksums', q{'\x01'::bytea}, q{decode(repeat('01', 65), 'hex')} ])
+{
+	my ($sqlstate, $offset, $length, $name, $good, $bad) = @$_;
+	my $others = $name ? ", $name => array_fill($good, ARRAY[11]) || $bad" : '';
+
+	push @batches, sprintf 'SELECT outcome FROM advance_uploads(%s, array_fill(0::bigint, ARRAY[11]) || %s, array_fill(10::bigint, ARRAY[11]) || %s::bigint%s)',
+	  "'{" . join(',', @ids) . "}'", $offset, $length, $others;
+	push @batches, sprintf 'SELECT upload_id, uploaded_bytes FROM get_uploads(%s)', "'{" . join(',', @ids) . "}'";
+}
 foreach (1 .. 150)
 {
 	my $n = int rand 9;
-	my @arrays = (random_array('text', $n, map { "'$_'" } @ids, 'nobody'), random_array('bigint', $n, 0, 10, 20, 30), random_array('bigint', $n, 0, 10, 20, rand 20 < 1 ? -1 : 5));
+	my @arrays = (random_array('text', $n, map { "'$_'" } @ids, 'nobody'), random_array('bigint', $n, 0, 10, 20, rand 12 < 1 ? '9223372036854775807' : 30), random_array('bigint', $n, 0, 10, 20, rand 20 < 1 ? -1 : 5));
 	push @arrays, 'owner => ' . ("'ann'", "'bob'", 'NULL')[ rand 3 ] if rand 3 < 1;
-	push @arrays, 'part_numbers => ' . random_array('integer', $n, 'NULL') if rand 4 < 1;
-	push @arrays, 'etags => ' . random_array('text', $n, "'a'", "'b'", 'NULL') if rand 3 < 1;
-	push @arrays, 'checksums => ' . random_array('bytea', $n, q{'\x01'}, 'NULL') if rand 4 < 1;
+	push @arrays, 'part_numbers => ' . random_array('integer', $n, 'NULL', 'NULL', rand 4 < 1 ? 0 : 'NULL') if rand 4 < 1;
+	push @arrays, 'etags => ' . random_array('text', $n, "'a'", "'b'", 'NULL', rand 4 < 1 ? q{repeat(chr(233), 1025)} : q{repeat(chr(233), 1024)}) if rand 3 < 1;
+	push @arrays, 'checksums => ' . random_array('bytea', $n, q{'\x01'}, 'NULL', sprintf q{decode(repeat('01', %d), 'hex')}, rand 4 < 1 ? 65 : 64) if rand 4 < 1;
 	push @arrays, 'lease_epochs => ' . random_array('bigint', $n, 0, 'NULL', 'NULL', 1) if rand 4 < 1;
 	push @batches, 'SELECT outcome, uploaded_bytes, total_size, status, ready FROM advance_uploads(' . join(', ', @arrays) . ')';
 	push @batches, 'SELECT upload_id, uploaded_bytes FROM get_uploads(' . random_array('text', $n, map { "'$_'" } @ids, 'nobody') . ')';
@@ -127,7 +170,7 @@ ok($through eq $direct, 'calls with many ids answer as on one server, in the ord
   or do { my @t = split /^/, $through; my @d = split /^/, $direct; my ($i) = grep { ($t[$_] // '') ne ($d[$_] // '') } 0 .. $#d; diag "$t[$i]not $d[$i]of $batches[ grep { /^\w{5}$/ } @d[ 0 .. $i - 1 ] ]" if defined $i };
 my %seen;
 $seen{$_}++ foreach $direct =~ /^(\w{5})$/mg;
-cmp_ok($seen{$_} // 0, '>', 0, "... with SQLSTATE $_") foreach '00000', '22004', '22023';
+cmp_ok($seen{$_} // 0, '>', 0, "... with SQLSTATE $_") foreach '00000', '22001', '22003', '22004', '22023';
 is(join(' ', map { $_->safe_psql('uploads', "SELECT count(*) > 0 FROM $vb.upload_session") } @shards), 't t t', 'all servers have some of them');
 
 # --- ids
@@ -158,6 +201,46 @@ is(as_app($router, q{
 is(as_app($router, q{SELECT count(*), bool_and(owner = 'owner 1') FROM list_uploads('owner 1', max_rows => 1000)}), '75|t', '... or those of an owner');
 is(join(' ', map { $_->safe_psql('uploads', "SELECT string_agg(DISTINCT (id % 1024)::text, ',') FROM $vb.upload_session") } @shards), '1 2 3', 'no two servers give the same id');
 
+is(as_app($router, q{SELECT count(*) FROM list_uploads(status => 'pending'::upload_status)}), '100', "the types are found by the search_path of the manual");
+
+# --- a column that only the servers have
+
+my @wider = ([ 'TABLE', 'upload_session', 'COLUMN' ], [ 'TABLE', 'upload_part', 'COLUMN' ], [ 'TABLE', 'upload_reclaim', 'COLUMN' ],
+	[ 'TABLE', 'upload_quota', 'COLUMN' ], [ 'TYPE', 'chunk_result', 'ATTRIBUTE' ], [ 'TYPE', 'upload_lease', 'ATTRIBUTE' ]);
+foreach my $node (@shards)
+{
+	$node->safe_psql('uploads', join '; ', map({ "ALTER $_->[0] $vb.$_->[1] ADD $_->[2] mine text" } @wider), "UPDATE $vb.upload_session SET mine = 'later'");
+}
+is(($router->psql('router', $_->[0], connstr => $router->connstr('router') . ' user=app'))[1], $_->[1], "a column that only the servers have: $_->[0]")
+  foreach [ q{SELECT upload_id, owner FROM start_upload('file', 20, owner => 'ann', upload_id => 'wider', provider_data => '{}')}, 'wider|ann' ],
+  [ q{SELECT outcome FROM advance_upload('wider', 0, 10, etag => 'a')}, 'advanced' ],
+  [ q{SELECT outcome FROM try_advance_upload('wider', 10, 2)}, 'advanced' ],
+  [ q{SELECT outcome FROM advance_uploads('{wider,list-1}', '{12,0}', '{2,1}')}, "advanced\nadvanced" ],
+  [ q{SELECT uploaded_bytes FROM get_upload('wider')}, '14' ],
+  [ q{SELECT upload_id FROM get_uploads('{list-1,wider}')}, "list-1\nwider" ],
+  [ q{SELECT upload_id FROM list_uploads(max_rows => 1, owner => 'ann')}, 'wider' ],
+  [ q{SELECT etag FROM list_parts('wider', max_rows => 1)}, 'a' ],
+  [ q{SELECT * FROM missing_ranges('wider')}, '14|6' ],
+  [ q{SELECT epoch FROM acquire_upload_lease('wider', 'me')}, '1' ],
+  [ q{SELECT upload_id FROM abort_upload('wider')}, 'wider' ],
+  [ q{SELECT upload_id FROM claim_reclaims(10)}, 'wider' ],
+  [ q{SELECT delete_upload('wider')}, 't' ];
+foreach ([ 'ADD', 'later' ], [ 'DROP', 'none' ])
+{
+	my ($change, $expected) = @$_;
+
+	$router->command_ok([ 'psql', '-X', '-q', '-1', '-v', 'router=the "router"', '-v', 'server=the "servers"', '-d', $router->connstr('router'),
+			'-c', "ALTER TABLE $vb.upload_session $change COLUMN mine" . ($change eq 'ADD' ? ' text' : ''), '-f', "$checkout/contrib/vali_blob_router.sql" ],
+		"... $change it at the router, and run the script in the same transaction");
+	is(as_app($router, q{SELECT coalesce(to_jsonb(s)->>'mine', 'none') FROM get_upload('list-2') AS s}), $expected, '... which the functions follow');
+}
+$router->safe_psql('router', "CREATE USER MAPPING FOR CURRENT_USER SERVER $server OPTIONS (user '" . getpwuid($<) . "')");
+is($router->safe_psql('router', "SELECT max_upload_size FROM $api.set_upload_quota('nobody', max_upload_size => 5)"), '5', '... set_upload_quota');
+foreach my $node (@shards)
+{
+	$node->safe_psql('uploads', join '; ', "DELETE FROM $vb.upload_quota", "DELETE FROM $vb.upload_reclaim", map { "ALTER $_->[0] $vb.$_->[1] DROP $_->[2] mine" } @wider);
+}
+
 # --- reclaims
 
 as_app($router, q{SELECT count(abort_upload(upload_id)) FROM (SELECT merge_upload_data('list-' || n, provider_data => '{"a": 1}') FROM generate_series(1, 60) AS n) AS m (s), LATERAL (SELECT (s).upload_id) AS u});
@@ -168,6 +251,63 @@ my $reclaim = $shards[1]->safe_psql('uploads', "SELECT min(id) FROM $vb.upload_r
 is(as_app($router, "SELECT fail_reclaim($reclaim, 'no'), finish_reclaim($reclaim), finish_reclaim($reclaim), fail_reclaim($reclaim, 'no'), finish_reclaim(0)"),
 	't|t|f|f|f', '... and failed and finished where they are, once');
 is(join(' ', map { $_->safe_psql('uploads', "SELECT count(*) > 0 FROM $vb.upload_reclaim") } @shards), 't t t', 'all servers had some of them');
+
+# --- a server fails while it is asked
+
+# Run a call as a client, and end its connection to the first server, where it waits for
+# a table, or cancel it, or leave that to the server's lock_timeout.  Returns what it prints.
+sub cut_off
+{
+	my ($table, $role, $sql, $how) = (@_, 'terminate');
+	my $locker = $shards[0]->background_psql('uploads');
+	my ($stdout, $stderr) = ('', '');
+
+	$locker->query_safe("BEGIN; LOCK TABLE $vb.$table");
+	my $run = IPC::Run::start([ 'psql', '-X', '-A', '-t', '-q', '-v', 'VERBOSITY=verbose', '-d', $router->connstr('router') . " user=$role", '-c', $sql ],
+		'>', \$stdout, '2>', \$stderr, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	wait_until('a call that waits for a table', sub { 0 < $shards[0]->safe_psql('uploads', 'SELECT count(*) FROM pg_locks WHERE NOT granted') })
+	  if $how ne 'lock_timeout';
+	$shards[0]->safe_psql('uploads', 'SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted') if $how eq 'terminate';
+	$router->safe_psql('router', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = '$role' AND state = 'active'") if $how eq 'cancel';
+	$run->finish;
+	$locker->query_safe('ROLLBACK');
+	$locker->quit;
+	note $stderr;
+	return $stdout =~ s/\n\z//r;
+}
+
+# How many rows of the queue are claimed on a server.
+sub claimed { return $_[0]->safe_psql('uploads', "SELECT count(claimed_until) FROM $vb.upload_reclaim") }
+
+sub unclaim { return $_[0]->safe_psql('uploads', "UPDATE $vb.upload_reclaim SET claimed_until = NULL") }
+
+unclaim($_) foreach @shards;
+my $claimed = cut_off('upload_reclaim', 'app', 'SELECT count(*) FROM claim_reclaims(1000)');
+cmp_ok($claimed, '>', 0, 'a server that is shut down while it is asked for reclaims does not stop the others');
+is($claimed, claimed($shards[1]) + claimed($shards[2]), '... and what is claimed is handed out');
+$reclaim = $shards[1]->safe_psql('uploads', "SELECT min(id) FROM $vb.upload_reclaim");
+is(cut_off('upload_reclaim', 'app', "SELECT fail_reclaim($reclaim, 'no')"), 't', '... a reclaim of another server is failed');
+is(cut_off('upload_reclaim', 'app', "SELECT finish_reclaim($reclaim)"), 't', '... or finished');
+
+# Any other error, or a cancellation
+foreach my $how ('lock_timeout', 'cancel')
+{
+	my %claims;
+
+	unclaim($_) foreach @shards;
+	$shards[0]->safe_psql('uploads', 'ALTER ROLE app IN DATABASE uploads SET lock_timeout = 1') if $how eq 'lock_timeout';
+	foreach (1 .. 100)
+	{
+		last if 1 < keys %claims;
+		my $given = cut_off('upload_reclaim', 'app', 'SELECT count(*) FROM claim_reclaims(1000)', $how);
+		my $claimed = claimed($shards[1]) + claimed($shards[2]);
+		my $kind = $given eq '' && $claimed == 0 ? 'refused' : $given eq $claimed ? 'handed out' : "claimed: $claimed, handed out: $given";
+		$claims{$kind}++;
+		unclaim($_) foreach @shards[ 1, 2 ];
+	}
+	is(join(', ', sort keys %claims), 'handed out, refused', "$how: an error is raised before anything is claimed, else what is claimed is handed out");
+	$shards[0]->safe_psql('uploads', 'ALTER ROLE app IN DATABASE uploads RESET lock_timeout');
+}
 
 # --- concatenation
 
@@ -194,7 +334,10 @@ sub as_monitor { return $router->safe_psql('router', $_[0], connstr => $router->
 my @counted = map { $_->safe_psql('uploads', "SELECT count(*) FROM $vb.upload_session WHERE status = 'pending'") } @shards;
 is(as_monitor(q{SELECT string_agg(sessions::text, ' ' ORDER BY shard) FROM upload_stats_by_shard WHERE status = 'pending'}), "@counted", 'upload_stats of each server');
 is(as_monitor(q{SELECT sum(sessions) FROM upload_stats WHERE status = 'pending'}), $counted[0] + $counted[1] + $counted[2], '... and of all of them');
-is(as_monitor(q{SELECT reclaim_backlog FROM upload_stats WHERE status = 'aborted'}), 59, '... with the queue');
+is(as_monitor(q{SELECT reclaim_backlog FROM upload_stats WHERE status = 'aborted'}), 58, '... with the queue');
+is(as_monitor(q{SELECT count(*), count(DISTINCT shard), count(error) FROM upload_stats_by_shard}), '15|3|0', '... and no error');
+is(cut_off('upload_session', 'monitor', q{SELECT string_agg(concat_ws(' ', shard, sessions), ', ' ORDER BY shard) FROM upload_stats_by_shard WHERE status = 'pending' OR error ~ 'terminating connection'}),
+	"0, 1 $counted[1], 2 $counted[2]", '... but that of one which is shut down while it is asked');
 is(as_monitor(q{SELECT count(*), count(*) FILTER (WHERE running), count(error) FROM sweeper_status_by_shard()}), '3|3|0', 'the sweeper of each server');
 is(as_monitor(q{SELECT running, last_error IS NULL FROM sweeper_status()}), 't|t', '... and of all');
 $_->safe_psql('uploads', "UPDATE $vb.upload_session SET expires_at = now() - interval '1 second' WHERE upload_id IN ('list-100', 'list-101', 'list-102', 'list-103', 'list-104')") foreach @shards;
@@ -237,6 +380,9 @@ sub kill_a_server
 	wait_for_uploaders('... others go on', sub { my %n; $n{ $_->[1] }++ foreach grep { $_->[0] =~ /^(?:advanced|replayed)$/ } told($down); 30 < keys %n });
 	is_deeply([ grep { $_->[0] eq 'failed' && $partition{ $_->[1] } != 0 } told($place) ], [], '... and do not notice');
 	is(as_monitor(q{SELECT count(*), string_agg(shard::text, ',') FILTER (WHERE error IS NOT NULL) FROM sweeper_status_by_shard()}), '3|0', 'monitoring says which server is away');
+	my @there = map { $_->safe_psql('uploads', "SELECT count(*) FROM $vb.upload_session WHERE status = 'aborted'") } @shards[ 1, 2 ];
+	is(as_monitor(q{SELECT string_agg(concat_ws(' ', shard, sessions), ', ' ORDER BY shard) FROM upload_stats_by_shard WHERE status = 'aborted' OR error IS NOT NULL}), "0, 1 $there[0], 2 $there[1]", '... also by upload_stats_by_shard');
+	is(as_monitor(q{SELECT count(*), min(sessions) FILTER (WHERE status = 'aborted') FROM upload_stats}), '5|' . ($there[0] + $there[1]), '... and upload_stats is that of the others');
 	is(as_monitor(q{SELECT running, last_error ~ '^partition 0: .*refused|No such file' FROM sweeper_status()}), 'f|t', '... also of all');
 	is(sqlstate_of($router, "SET ROLE app; SET search_path = $path; SELECT list_uploads()", 'router'), 'XX000', 'a listing without the sessions of a server is refused');
 	as_app($router, sprintf q{SELECT start_upload('file', 10, provider_data => '{"a": 1}', upload_id => x) FROM (SELECT 'away-' || n FROM generate_series(1, 50) AS n WHERE partition_of('away-' || n) = 1 LIMIT 1) AS u (x)});
@@ -254,14 +400,17 @@ sub kill_a_server
 	wait_for_uploaders('all uploads end', sub { uploaders_have_ended() });
 	is(finish_uploaders(), '', '... without an error');
 
-	my (%complete, %states, %most);
+	my (%complete, %states, %most, @lost);
 	foreach (told({}))
 	{
 		my ($outcome, $id, $number) = @$_;
 		$complete{$id} = $number if $outcome eq 'complete';
 		$states{$number}++ if $outcome eq 'failed';
-		$most{$id} = $number if $outcome eq 'advanced' && $number > ($most{$id} // 0);
+		next if $outcome eq 'failed';
+		push @lost, "$outcome: $number bytes of $id, after $most{$id}" if $number < ($most{$id} // 0);
+		$most{$id} = $number if $number > ($most{$id} // 0);
 	}
+	is_deeply(\@lost, [], 'no answer takes back bytes that were confirmed');
 	is(scalar keys %complete, 96, '96 uploads are complete');
 	is_deeply([ sort grep { !/^(?:XX000|57P0[123]|08006)$/ } keys %states ], [], 'those of the server that was away failed with errors of connections');
 	note 'SQLSTATEs: ', join ', ', map { "$_: $states{$_}" } sort keys %states;
@@ -314,10 +463,11 @@ sub run_rule_tables
 	return;
 }
 
-# The client that hashes by itself, over the same servers.
+# The client that hashes by itself, over the same servers.  Their sequences are far apart.
 sub run_example
 {
 	my ($stdout, $stderr);
+	$shards[0]->safe_psql('uploads', "SELECT setval(pg_get_serial_sequence('$vb.upload_session', 'id'), 1000000)");
 	my $script = q{
 import psycopg2, psycopg2.extras, sys
 from shards import Shards
@@ -331,7 +481,16 @@ for upload in ids:
     assert shards.call("try_advance_upload", upload, chunk_offset=0, chunk_length=10)[0].ready
     assert shards.call("complete_upload", upload)[0].status == "complete"
     assert shards.call("get_upload", upload)[0].path.startswith("example/")
-print([row.upload_id for row in shards.list(30, path_prefix="example/")] == ids[:9:-1], len(shards.list(path_prefix="example/")))
+pages, last = [], None
+while page := shards.list(7, path_prefix="example/", after_id=last):
+    pages += page
+    last = page[-1].id
+print(sorted(row.upload_id for row in pages) == sorted(ids), [row.id for row in pages] == sorted((row.id for row in pages), reverse=True))
+highest = shards.list(1)[0].id
+for server in servers:
+    server.cursor().execute("SELECT setval(pg_get_serial_sequence('upload_session', 'id'), %s)", (highest // 1024,))
+newest = [shards.start("example/last/%s" % n)[0].upload_id for n in range(20)]
+print(sorted(row.upload_id for row in shards.list(20)) == sorted(newest))
 with servers[0].cursor() as cursor:
     cursor.execute("SELECT count(*) FROM upload_session WHERE path LIKE 'example/%'")
     print(0 < cursor.fetchone()[0] < 40)
@@ -340,7 +499,7 @@ with servers[0].cursor() as cursor:
 };
 	local $ENV{PYTHONPATH} = "$checkout/examples/shards";
 	IPC::Run::run([ '/usr/bin/python3', '-B', '-', map { partition_connstr($_) } @shards ], '<', \$script, '>', \$stdout, '2>', \$stderr);
-	is($stdout, "True 40\nTrue\nTrue\n", 'the client that hashes by itself has sessions on all servers, and lists the newest') or diag $stderr;
+	is($stdout, "True True\nTrue\nTrue\nTrue\n", 'the client that hashes by itself has sessions on all servers, pages that have each once, and the newest first') or diag $stderr;
 	my $code = grep { /\S/ && !/^\s*#/ } split /\n/, slurp_file("$checkout/examples/shards/shards.py") =~ s/""".*?"""//gsr;
 	cmp_ok($code, '<=', 40, "... in $code lines");
 	return;
