@@ -6,15 +6,19 @@
 #
 #     vali_blob_move.sh --router CONNECTION --server NAME --partitions 3[,5...]
 #         --from CONNECTION --to CONNECTION [--source CONNECTION] [--target CONNECTION]
+#         [--lock-within SECONDS] [--locked-for SECONDS] [--grace SECONDS]
 #
 # CONNECTION is a connection string of libpq, of a superuser.  --from and --to are those that
 # this script uses; --source is the one by which the new server reaches the old one (else
 # --from), --target the one by which the router reaches the new one (else --to).
+# --lock-within: how long to try to lock the old server's tables (600); --locked-for: how long
+# they may be locked until the router is told, else nothing is moved (60); --grace: how long
+# transactions at the router that have begun before may go on then (5).
 
 set -euo pipefail
 
 usage() {
-	sed -n 's/^#  *\(vali_blob_move.sh .*\|  --from.*\)/\1/p' "$0" >&2
+	sed -n 's/^#  *\(vali_blob_move.sh .*\|  [-[]-.*\)/\1/p' "$0" >&2
 	exit 2
 }
 
@@ -23,18 +27,19 @@ fail() {
 	exit 1
 }
 
-router='' server=uploads partitions='' from='' to='' source='' target=''
+router='' server=uploads partitions='' from='' to='' source='' target='' lock_within=600 locked_for=60 grace=5
 while (($# > 0)); do
 	case $1 in
-		--router | --server | --partitions | --from | --to | --source | --target)
+		--router | --server | --partitions | --from | --to | --source | --target | --lock-within | --locked-for | --grace)
 			(($# > 1)) || usage
-			printf -v "${1#--}" %s "$2"
+			option=${1#--}
+			printf -v "${option//-/_}" %s "$2"
 			shift 2
 			;;
 		*) usage ;;
 	esac
 done
-[[ -n $router && -n $from && -n $to && $partitions =~ ^[0-9]+(,[0-9]+)*$ ]] || usage
+[[ -n $router && -n $from && -n $to && $partitions =~ ^[0-9]+(,[0-9]+)*$ && $lock_within$locked_for$grace =~ ^[0-9]+$ ]] || usage
 : "${source:=$from}" "${target:=$to}"
 export PGAPPNAME=vali_blob_move
 
@@ -44,17 +49,38 @@ on() {
 		-v source="$source" -v schema="${schema-}" -v moved="${moved-}" "${@:2}" -d "$1"
 }
 
-# wait_until SENTENCE CONNECTION: waits until the query on standard input says true.
+# wait_until SENTENCE CONNECTION [SECONDS]: waits until the query on standard input says true.
 wait_until() {
-	local query
+	local query answer begun=$SECONDS
 	query=$(cat)
-	until [[ $(on "$2" <<<"$query") == t ]]; do
-		[[ -z ${old-} ]] || kill -0 "$old" 2>/dev/null || fail "the connection to the old server broke while waiting: $1"
+	while :; do
+		# Its failure must be ours: where this function is part of a condition, set -e is not in force.
+		answer=$(on "$2" <<<"$query") || fail "could not wait for $1"
+		[[ $answer != t ]] || return 0
+		[[ -z ${old-} ]] || kill -0 "$old" 2>/dev/null || fail "the connection to the old server broke while waiting for $1"
+		[[ -z ${subscribed-} ]] || follows
+		((SECONDS - begun < ${3-1000000000})) || fail "waited for $1 for $3 s"
 		sleep 0.1
 	done
 }
 
+# Fails if the new server has met errors again and again: it would try for ever.
+follows() {
+	local errors
+	errors=$(on "$to" <<<"SELECT coalesce(sum(sync_error_count + apply_error_count), 0) FROM pg_stat_subscription_stats WHERE subname = '$name'") ||
+		fail "could not look at the new server"
+	((errors < 3)) || fail "the new server cannot take the rows over: see its log"
+}
+
 # --- what must be so
+
+# same SENTENCE QUERY: both servers give the same answer, which must be so.
+same() {
+	local old_one new_one
+	old_one=$(on "$from" <<<"$2")
+	new_one=$(on "$to" <<<"$2")
+	[[ $old_one == "$new_one" ]] || fail "$1 differ: on the old server $old_one, on the new one $new_one"
+}
 
 count=$(on "$router" <<<"SELECT count(*) FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE srvname = :'server' AND option_name ~ '^p\d+\$'")
 ((count > 0)) || fail "the router has no server \"$server\""
@@ -69,10 +95,26 @@ schema=$(on "$from" <<<"SELECT quote_ident(nspname) FROM pg_extension JOIN pg_na
 [[ -n $schema ]] || fail "the old server has no vali_blob 1.1"
 [[ $(on "$to" <<<"SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'vali_blob' AND extversion <> '1.0'") == "$schema" ]] ||
 	fail "the new server has no vali_blob 1.1 in schema $schema"
+same "the versions of vali_blob" "SELECT extversion FROM pg_extension WHERE extname = 'vali_blob'"
+tables=("$schema".upload_{session,part,reclaim,live})
+in_literal=${schema//\'/\'\'}
+# The same as an array in SQL, and that of the limits with them
+printf -v relations ", '$in_literal.upload_%s'" session part reclaim live quota
+relations="ARRAY[${relations#, }]::regclass[]"
+for connection in "$from" "$to"; do
+	[[ $(on "$connection" <<<"SELECT bool_and(relkind = 'r') FROM pg_class WHERE oid = ANY ($relations)") == t ]] ||
+		fail "a table of vali_blob is partitioned; such a table cannot be moved"
+done
+same "the columns of the tables" "SET search_path = pg_catalog; SELECT string_agg(format('%s.%I %s', relname, attname, format_type(atttypid, atttypmod)), ', ' ORDER BY relname, attname)
+	FROM pg_class AS c JOIN pg_attribute ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped WHERE c.oid = ANY ($relations)"
+foreign_keys=$(on "$from" <<<"SELECT string_agg(format('%I of %s', conname, conrelid::regclass), ', ') FROM pg_constraint WHERE contype = 'f' AND confrelid = ANY ($relations) AND conrelid <> ALL ($relations)")
+[[ -z $foreign_keys ]] || fail "other tables of the old server reference the sessions ($foreign_keys); drop these foreign keys first"
 [[ $(on "$from" <<<"SELECT current_setting('wal_level')") == logical ]] || fail "the old server does not have wal_level = logical"
+# Plain ids of the old server would meet those of the new one.
+old_node=$(on "$from" <<<"LOAD 'vali_blob'; SELECT current_setting('vali_blob.node')")
+[[ $old_node != 0 ]] || fail "the old server has no vali_blob.node; set it as \"Adding a server\" in the manual says"
 new_node=$(on "$to" <<<"LOAD 'vali_blob'; SELECT current_setting('vali_blob.node')")
-[[ $new_node != 0 && $new_node != "$(on "$from" <<<"LOAD 'vali_blob'; SELECT current_setting('vali_blob.node')")" ]] ||
-	fail "the new server does not have a vali_blob.node of its own"
+[[ $new_node != 0 && $new_node != "$old_node" ]] || fail "the new server does not have a vali_blob.node of its own"
 [[ $(on "$to" <<<"SELECT EXISTS (SELECT FROM $schema.upload_session) OR EXISTS (SELECT FROM $schema.upload_reclaim)") == f ]] ||
 	fail "the new server has sessions already"
 
@@ -80,29 +122,52 @@ new_node=$(on "$to" <<<"LOAD 'vali_blob'; SELECT current_setting('vali_blob.node
 
 # Sessions whose id the router maps to these partitions
 moved="abs(pg_catalog.hashtext(upload_id::text) % $count) IN ($partitions)"
-tables=("$schema".upload_{session,part,reclaim,live})
 name=vali_blob_move_${partitions//,/_}
-# What the old server has no longer then
-deletes=()
-for table in upload_{live,reclaim,session}; do
+# What the old server has no longer then.  They are not deleted but moved: no trigger fires,
+# so that the parts, too, go by name.
+deletes=("SET LOCAL session_replication_role = replica")
+for table in upload_{live,reclaim,part,session}; do
 	deletes+=("DELETE FROM $schema.$table WHERE $moved")
 done
-drop_publication="DROP PUBLICATION $name"
+drop_publication="DROP PUBLICATION IF EXISTS $name"
+reset_sweep="$(on "$to" <<<"SELECT format('ALTER DATABASE %I RESET vali_blob.sweep', current_database())")"
 told_router=
 
+# Does the router know of the new server?  What this script has sent it before has ended then.
+router_knows() {
+	on "$router" <<<"SELECT count(pg_terminate_backend(pid, 10000)) >= 0 AND (SELECT count(*) > 0 FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE srvname = :'server' AND option_value = :'target')
+		FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'vali_blob_move' AND pid <> pg_backend_pid()"
+}
+
+# However the script ends: says what is so, and what is left to do.
 give_up() {
-	local status=$?
+	trap '' INT TERM HUP
+	[[ -z ${finished-} ]] || return 0
 	[[ -z ${old-} ]] || kill "$old" 2>/dev/null || true
-	if ((status != 0)) && [[ -n $told_router ]]; then
-		echo "vali_blob_move.sh: moved, as the router knows; to end it, run on the old server"
-		printf '    %s;\n' "${deletes[@]}" "$drop_publication"
-		echo "and on the new one ALTER DATABASE ... RESET vali_blob.sweep"
-	elif ((status != 0)); then
-		echo "vali_blob_move.sh: not moved; to begin again, run on the new server DROP SUBSCRIPTION $name, TRUNCATE the tables of vali_blob,"
-		echo "and on the old one $drop_publication"
-	fi >&2
+	[[ -z ${behind-} ]] || kill "$behind" 2>/dev/null || true
+	{
+		if [[ -n $told_router ]]; then
+			told_router=$(router_knows) || told_router=unknown
+		fi
+		if [[ $told_router == unknown ]]; then
+			echo "vali_blob_move.sh: the router does not answer; if it has \"$target\" as a partition, the first holds, else the second:"
+		fi
+		if [[ $told_router == t || $told_router == unknown ]]; then
+			echo "vali_blob_move.sh: moved, as the router knows; to end it, run on the old server"
+			printf '    %s;\n' BEGIN "${deletes[@]}" COMMIT "$drop_publication"
+			printf 'and on the new one\n    %s;\n' "$reset_sweep"
+		fi
+		if [[ $told_router != t ]]; then
+			echo "vali_blob_move.sh: not moved; to begin again, run on the new server"
+			printf '    %s;\n' "DROP SUBSCRIPTION IF EXISTS $name" "TRUNCATE $(printf '%s, ' "${tables[@]}")$schema.upload_quota" "$reset_sweep"
+			printf 'and on the old one\n    %s;\n' "$drop_publication"
+		fi
+	} >&2
 }
 trap give_up EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # The worker of the new server leaves alone what is not there yet: both servers would
 # expire the same session.
@@ -115,13 +180,24 @@ on "$from" <<<"$(
 		first=', '
 	done
 )"
-# The limits of owners hold on each server.
-on "$from" <<<"COPY $schema.upload_quota TO STDOUT" | on "$to" -c "COPY $schema.upload_quota FROM STDIN"
 on "$to" <<<"SELECT format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I', '$name', :'source', '$name') \gexec"
+subscribed=yes
 echo "copying"
 wait_until "the copy" "$to" <<<"SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel JOIN pg_subscription AS s ON s.oid = srsubid WHERE subname = '$name'"
 
+# Waits until the new server has all that was committed on the old one, for [SECONDS].
+catch_up() {
+	local lsn
+	lsn=$(on "$from" <<<"SELECT pg_current_wal_insert_lsn()")
+	wait_until "the lag" "$from" "$@" <<<"SELECT bool_or(confirmed_flush_lsn >= '$lsn') FROM pg_replication_slots WHERE slot_name = '$name'"
+}
+catch_up
+
 # --- switch
+
+# What is asked here need not be asked while calls wait.
+columns=$(on "$from" <<<"SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = '$in_literal.upload_quota'::regclass AND attnum > 0 AND NOT attisdropped")
+numbered="ARRAY['$in_literal.upload_session', '$in_literal.upload_reclaim']"
 
 # A session that has the old server's tables locked, from here to the end.
 coproc OLD { psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$from" 2>&1; }
@@ -140,38 +216,102 @@ in_lock() {
 	fail "the connection to the old server broke"
 }
 
-# It waits for us, without doing anything.
-in_lock "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')" >/dev/null
-in_lock "BEGIN"
+# Tries to lock the tables there.  Calls wait behind it, so it does not wait for long.
+lock_tables() {
+	local answer
+	begun=$SECONDS
+	in_lock "BEGIN"
+	in_lock "DO \$\$ BEGIN
+			SET LOCAL lock_timeout = '2s';
+			LOCK TABLE $(IFS=,; echo "${tables[*]}");
+			LOCK TABLE $schema.upload_quota IN EXCLUSIVE MODE;
+		EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+		END \$\$"
+	answer=$(in_lock "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = '$in_literal.upload_quota'::regclass AND mode = 'ExclusiveLock'") || fail "$answer"
+	[[ $answer == 0 ]] || return 0
+	in_lock "ROLLBACK"
+	return 1
+}
+
+# A session that waits without doing anything, and whose commands may take their time
+no_timeouts="SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
+	WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"
+in_lock "$no_timeouts" >/dev/null
 pid=$(in_lock "SELECT pg_backend_pid()")
-for table in "${tables[@]}"; do
-	in_lock "LOCK TABLE $table"
+tried=$SECONDS
+until lock_tables; do
+	((SECONDS - tried < lock_within)) || fail "the old server's tables could not be locked for $lock_within s; look for long transactions there"
+	sleep 3
 done
-begun=$SECONDS
 # What was written before the lock is there ...
-lsn=$(on "$from" <<<"SELECT pg_current_wal_insert_lsn()")
-wait_until "the lag" "$from" <<<"SELECT bool_or(confirmed_flush_lsn >= '$lsn') FROM pg_replication_slots WHERE slot_name = '$name'"
+catch_up "$locked_for"
 on "$to" <<<"DROP SUBSCRIPTION $name"
+subscribed=
 rows=$(in_lock "SELECT count(*) FROM $schema.upload_session WHERE $moved")
 there=$(on "$to" <<<"SELECT count(*) FROM $schema.upload_session")
 [[ $rows == "$there" ]] || fail "the new server has $there sessions, the old one $rows"
+# New ids begin above those that came: plain ones that the old server gave before it had a
+# vali_blob.node are not given again, and listings, which go by id, stay in the order of time.
+values=$(on "$from" <<<"SELECT format('(%L, %s)', t, coalesce(pg_sequence_last_value(pg_get_serial_sequence(t, 'id')::regclass), 1)) FROM unnest($numbered) AS t")
+on "$to" -o /dev/null <<<"SELECT setval(s, greatest(last, pg_sequence_last_value(s))) FROM (VALUES ${values//$'\n'/, }) AS t (name, last), CAST(pg_get_serial_sequence(name, 'id') AS regclass) AS s"
+# The limits of owners hold on each server.
+on "$from" <<<"COPY $schema.upload_quota ($columns) TO STDOUT" |
+	on "$to" -1 -c "DELETE FROM $schema.upload_quota" -c "COPY $schema.upload_quota ($columns) FROM STDIN"
 # ... and is no longer here when the lock ends, for no server may show a session of another's.
-for delete in "${deletes[@]}"; do
-	in_lock "$delete"
+for command in "${deletes[@]}"; do
+	in_lock "$command"
 done
-on "$router" <<<"SELECT format('ALTER SERVER %I OPTIONS (%s)', :'server', string_agg(format('SET p%s %L', p, :'target'), ', ')) FROM unnest(string_to_array(:'partitions', ',')) AS p \gexec"
-told_router=yes
-# Calls that wait here, or that the router has sent here but that have not come yet, would not
-# find their sessions.  Who has begun a transaction at the router before that may not have
-# heard of it.
+
+# Who comes to the lock before the deletion is committed may see the rows still once it is.
+# So this one waits first in the row, and has the lock next: it cuts off all who were there
+# before, with what the router may have sent before it was told and nobody waits for.
+psql -X -q -v ON_ERROR_STOP=1 -d "$from" >/dev/null <<<"
+	$no_timeouts;
+	BEGIN;
+	LOCK TABLE $schema.upload_session;
+	DO \$\$
+	DECLARE
+		since timestamptz := clock_timestamp();
+	BEGIN
+		LOOP
+			PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE datname = current_database() AND backend_type = 'client backend' AND backend_start <= since AND application_name <> 'vali_blob_move';
+			EXIT WHEN NOT FOUND;
+			PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+		END LOOP;
+	END \$\$;
+	COMMIT;" &
+behind=$!
+waiting="FROM pg_stat_activity WHERE backend_type = 'client backend' AND $pid = ANY (pg_blocking_pids(pid)) AND application_name"
+wait_until "its turn" "$from" "$locked_for" <<<"SELECT count(*) > 0 $waiting = 'vali_blob_move'"
+queued=$(on "$from" <<<"SELECT clock_timestamp()")
+
+# Cuts off the calls that wait for the lock.  Prints how many may be before us in the row.
+cut_off() {
+	on "$from" <<<"SELECT count(*) FILTER (WHERE xact_start <= '$queued') FROM (SELECT xact_start, pg_terminate_backend(pid) $waiting <> 'vali_blob_move') AS t"
+}
+
+told_router=perhaps
+on "$router" <<<"SET lock_timeout = '10s';
+	SELECT format('ALTER SERVER %I OPTIONS (%s)', :'server', string_agg(format('SET p%s %L', p, :'target'), ', ')) FROM unnest(string_to_array(:'partitions', ',')) AS p \gexec"
+# Who has begun a transaction at the router before that may not have heard of it.
+told=$SECONDS
 since=$(on "$router" <<<"SELECT clock_timestamp()")
 begun_before="FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND xact_start <= '$since' AND pid <> pg_backend_pid()"
-until [[ $(on "$router" <<<"SELECT count(*) $begun_before") == 0 ]]; do
-	on "$router" <<<"SELECT count(pg_terminate_backend(pid)) $begun_before AND state LIKE 'idle in transaction%'" >/dev/null
-	on "$from" <<<"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'client backend' AND $pid = ANY (pg_blocking_pids(pid))" >/dev/null
-	sleep 0.02
+left=1
+while ((left > 0)); do
+	cut_off >/dev/null
+	impatient=$((SECONDS - told >= grace))
+	on "$router" <<<"SELECT count(pg_terminate_backend(pid)) $begun_before AND ($impatient = 1 OR state LIKE 'idle in transaction%')" >/dev/null
+	left=$(on "$router" <<<"SELECT count(*) $begun_before")
+done
+left=1
+while ((left > 0)); do
+	left=$(cut_off)
 done
 in_lock "COMMIT"
+wait "$behind"
+behind=
 echo "$rows sessions moved; the old server was locked for about $((SECONDS - begun)) s"
 
 # --- clear up
@@ -180,4 +320,5 @@ echo '\q' >&$to_old
 wait "$old" || true
 old=
 on "$from" <<<"$drop_publication"
-on "$to" <<<"SELECT format('ALTER DATABASE %I RESET vali_blob.sweep', current_database()) \gexec"
+on "$to" <<<"$reset_sweep"
+finished=yes
