@@ -66,7 +66,7 @@ static Statement insert_reclaim[2][2] = {
 	"COALESCE(claimed_until, '-infinity'::pg_catalog.timestamptz)"
 
 /* How many parts a row has at most: a JSON document ends at 256 MB. */
-#define MAX_PARTS_PER_ROW 10000
+#define MAX_PARTS_PER_ROW 20000
 
 /* The fewest keys to select at a time */
 #define MIN_PAGE 100

@@ -26,11 +26,11 @@ SELECT is(count(*), 1::bigint, 'what is queued stays queued when the upload is d
 --
 SELECT start_upload('test/many', upload_id => 'many', any_order => true), advance_upload('many', 0, 1) \gset row
 INSERT INTO upload_part (upload_id, chunk_offset, chunk_length)
-SELECT 'many', i, 1 FROM generate_series(1, 19999) AS i;
+SELECT 'many', i, 1 FROM generate_series(1, 39999) AS i;
 DELETE FROM upload_reclaim;
 SELECT abort_upload('many') AS row \gset
 SELECT results_eq($$SELECT jsonb_array_length(parts), (parts->0->>'offset')::int, (parts->-1->>'offset')::int FROM upload_reclaim ORDER BY id$$,
-	'VALUES (10000, 0, 9999), (10000, 10000, 19999)', 'a session with very many parts has several rows');
+	'VALUES (20000, 0, 19999), (20000, 20000, 39999)', 'a session with very many parts has several rows');
 
 CREATE FUNCTION pg_temp.queued_by(state text, call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
