@@ -21,17 +21,6 @@ SELECT is(count(*), 1::bigint, 'a second abort queues nothing') FROM upload_recl
 SELECT delete_upload('reclaim-1') AS row \gset
 SELECT is(count(*), 1::bigint, 'what is queued stays queued when the upload is deleted') FROM upload_reclaim;
 
---
--- Each row has a page of the parts.
---
-SELECT start_upload('test/many', upload_id => 'many', any_order => true), advance_upload('many', 0, 1) \gset row
-INSERT INTO upload_part (upload_id, chunk_offset, chunk_length)
-SELECT 'many', i, 1 FROM generate_series(1, 39999) AS i;
-DELETE FROM upload_reclaim;
-SELECT abort_upload('many') AS row \gset
-SELECT results_eq($$SELECT jsonb_array_length(parts), (parts->0->>'offset')::int, (parts->-1->>'offset')::int FROM upload_reclaim ORDER BY id$$,
-	'VALUES (20000, 0, 19999), (20000, 20000, 39999)', 'a session with very many parts has several rows');
-
 CREATE FUNCTION pg_temp.queued_by(state text, call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	my_id text;

@@ -268,6 +268,14 @@ is($node->safe_psql('postgres', q{
 		SELECT jsonb_array_length(parts), parts->10000->>'offset' FROM upload_reclaim WHERE upload_id = 'many'}),
 	"100010\n10001|10001|200000\n10001|100000\n1000\n1000\naborted\n10001|200000", '10,001 parts');
 
+# Each row of the queue has a page of the parts.
+is($node->safe_psql('postgres', q{
+		SELECT FROM start_upload('file', upload_id => 'more', any_order => true), advance_upload('more', 0, 1);
+		INSERT INTO upload_part (upload_id, chunk_offset, chunk_length) SELECT 'more', n, 1 FROM generate_series(1, 40000) AS n;
+		SELECT status FROM abort_upload('more');
+		SELECT jsonb_array_length(parts), parts->0->>'offset', parts->-1->>'offset' FROM upload_reclaim WHERE upload_id = 'more' ORDER BY id}),
+	"aborted\n20000|0|19999\n20000|20000|39999\n1|40000|40000", '40,001 parts are queued in several rows');
+
 # --- a crash, with 16 writers on one upload
 
 my $writers = 16;
