@@ -245,7 +245,7 @@ my ($late) = grep { $server[ $partition{$_} ] == 4 } map { "parts-$_" } 61 .. 12
 my $writer = $shards[1]->background_psql('uploads');
 my $slow = $shards[4]->background_psql('uploads');
 $writer->query_safe("BEGIN; LOCK TABLE $vb.upload_session IN ACCESS SHARE MODE");
-my $script = start_move('1,4', $shards[4], options => " options='-c idle_in_transaction_session_timeout=1ms'", arguments => [ '--grace', 10000 ]);
+my $script = start_move('1,4', $shards[4], options => " options='-c idle_in_transaction_session_timeout=1ms'", arguments => [ '--grace', 10000, '--locked-for', 600 ]);
 $shards[1]->poll_query_until('uploads', 'SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)');
 $slow->query_safe("BEGIN; LOCK TABLE $vb.upload_session IN SHARE MODE");
 $writer->query_safe("SELECT $vb.advance_upload('$late', 0, 10); COMMIT");
@@ -308,6 +308,7 @@ sub not_moved
 	ok(!$script->{run}->finish, "not moved: $name");
 	like($script->{output}, $pattern, '... which it says');
 	like($script->{output}, qr/: not moved; to begin again, run on the new server\n    DROP.*RESET vali_blob\.sweep;\nand on the old one\n    DROP/s, '... and what to do') or diag $script->{output};
+	$from->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'vali_blob_move'});
 	run_printed($script->{output}, $from, $to);
 	return;
 }
@@ -358,16 +359,16 @@ $from->safe_psql('uploads', qq{
 	CREATE FUNCTION note_deleted() RETURNS trigger LANGUAGE plpgsql AS \$\$BEGIN INSERT INTO public.deleted VALUES (OLD.upload_id); RETURN OLD; END\$\$;
 	CREATE TRIGGER note AFTER DELETE ON $vb.upload_session FOR EACH ROW EXECUTE FUNCTION note_deleted();
 	CREATE TRIGGER note AFTER DELETE ON $vb.upload_part FOR EACH ROW EXECUTE FUNCTION note_deleted()});
-$_->safe_psql('uploads', "GRANT EXECUTE ON FUNCTION $vb.set_upload_quota TO app") foreach @shards;
+$router->safe_psql('router', "CREATE USER MAPPING FOR CURRENT_USER SERVER $server");
 as_app($router, qq{SELECT start_upload('file', 10, upload_id => '$_', ttl => '1 second', provider_data => '{"a": 1}')}) foreach @of_5[ 0 .. 2 ];
 as_app($router, qq{SELECT start_upload('file', 100, upload_id => '$of_5[3]', any_order => true)});
 as_app($router, qq{SELECT advance_upload('$of_5[3]', 0, 10, etag => 'e')});
 my $lingering = $router->background_psql('router', on_error_stop => 0);
 $lingering->query_until(qr/it begins/, "\\echo it begins\nSELECT pg_sleep(10000);\n");
 
-$script = start_move('5', $to, arguments => [ '--grace', 1 ]);
+$script = start_move('5', $to, arguments => [ '--grace', 1, '--locked-for', 600 ]);
 wait_for_lock('false');
-as_app($router, qq{SELECT set_upload_quota('bob', 7)});
+$router->safe_psql('router', "SELECT $api.set_upload_quota('bob', 7)");
 is(as_app($router, qq{SELECT outcome FROM try_advance_upload('$of_5[3]', 10, 10)}), 'advanced', 'calls are answered while it waits for its lock');
 foreach (1, 2)    # the second one began after the first sweep
 {
@@ -401,7 +402,8 @@ $to->poll_query_until('uploads', "SELECT count(*) = 3 FROM $vb.upload_session WH
 my %reclaims = map { ($_ => 0) } @of_5[ 0 .. 2 ];
 $reclaims{$_}++ foreach grep { exists $reclaims{$_} } split /\n/, everywhere('upload_reclaim', 'upload_id');
 is_deeply(\%reclaims, { map { ($_ => 1) } @of_5[ 0 .. 2 ] }, 'what expired meanwhile has one row in the reclaim queue');
-$_->quit foreach $lingering, $caller, $writer, $slow;
+$_->{run}->finish foreach $lingering, $caller;    # whose connections are gone
+$_->quit foreach $writer, $slow;
 
 # --- the connection breaks as the router is told
 
