@@ -147,8 +147,12 @@ start_uploaders($router, 16, $hold);
 my @listers = map { start_lister() } 1 .. 2;
 wait_for_uploaders('16 uploaders upload to all partitions', sub { my %n; $n{ $partition{ $_->[1] } }++ foreach grep { $_->[0] eq 'advanced' } told({}); 6 == grep { $_ > 20 } values %n });
 my $place = place();
-my ($ok, $output) = move('3', $shards[3]);
-ok($ok, 'a partition is moved while they do') or diag $output;
+my $lingering = $router->background_psql('router', on_error_stop => 0);
+$lingering->query_until(qr/it begins/, "\\echo it begins\nSELECT pg_sleep(10000);\n");
+my ($ok, $output) = move('3', $shards[3], arguments => [ '--grace', 1 ]);
+ok($ok, 'a partition is moved while they do, and a transaction at the router goes on') or diag $output;
+is($router->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'}), '0', '... until it is ended');
+$lingering->{run}->finish;    # whose connection is gone
 like($output, qr/^\d+ sessions moved; the old server was locked for about \d+ s$/m, '... and is told');
 note $output;
 my $moved = place();
@@ -324,7 +328,7 @@ wait_until('the copy begins', sub { $script->{run}->pump_nb; $script->{output} =
 $to->safe_psql('postgres', 'ALTER DATABASE uploads ALLOW_CONNECTIONS false');
 wait_until('the script fails', sub { $script->{run}->pump_nb if $script->{run}->pumpable; !$script->{run}->pumpable });
 $to->safe_psql('postgres', 'ALTER DATABASE uploads ALLOW_CONNECTIONS true');
-$slow->query_safe('COMMIT');
+$slow->quit;
 not_moved('the new server cannot be asked', $script, qr/could not (?:wait for the copy|look at the new server)/);
 
 # Wait until the script waits for its lock, or has it.
@@ -335,8 +339,16 @@ sub wait_for_lock
 	return $from->poll_query_until('uploads', "SELECT count(*) > 0 FROM pg_locks WHERE relation = '$vb.upload_session'::regclass AND mode = 'AccessExclusiveLock' AND granted = $granted");
 }
 
-$writer = $from->background_psql('uploads');
-$writer->query_safe("BEGIN; LOCK TABLE $vb.upload_session IN ACCESS SHARE MODE");
+# Start a transaction that keeps it from getting the lock.
+sub lock_out
+{
+	my $session = $from->background_psql('uploads');
+
+	$session->query_safe("BEGIN; LOCK TABLE $vb.upload_session IN ACCESS SHARE MODE");
+	return $session;
+}
+
+$writer = lock_out();
 foreach my $signal ('TERM', 'INT', 'HUP')
 {
 	$script = start_move('5', $to);
@@ -345,6 +357,7 @@ foreach my $signal ('TERM', 'INT', 'HUP')
 	not_moved("SIG$signal", $script, qr/^copying$/m);
 }
 not_moved('the lock cannot be had', start_move('5', $to, arguments => [ '--lock-within', 1 ]), qr/could not be locked for 1 s/);
+$writer->quit;
 is(everywhere('upload_session', 'id, upload_id, status'), $before, 'no session has moved');
 is(join(' ', map { $_->safe_psql('uploads', 'SELECT (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_subscription), (SELECT count(*) FROM pg_replication_slots)') } $from, $to), '0|0|0 0|0|0', 'nothing is left of it');
 
@@ -363,10 +376,9 @@ $router->safe_psql('router', "CREATE USER MAPPING FOR CURRENT_USER SERVER $serve
 as_app($router, qq{SELECT start_upload('file', 10, upload_id => '$_', ttl => '1 second', provider_data => '{"a": 1}')}) foreach @of_5[ 0 .. 2 ];
 as_app($router, qq{SELECT start_upload('file', 100, upload_id => '$of_5[3]', any_order => true)});
 as_app($router, qq{SELECT advance_upload('$of_5[3]', 0, 10, etag => 'e')});
-my $lingering = $router->background_psql('router', on_error_stop => 0);
-$lingering->query_until(qr/it begins/, "\\echo it begins\nSELECT pg_sleep(10000);\n");
+$writer = lock_out();
 
-$script = start_move('5', $to, arguments => [ '--grace', 1, '--locked-for', 600 ]);
+$script = start_move('5', $to, arguments => [ '--locked-for', 600 ]);
 wait_for_lock('false');
 $router->safe_psql('router', "SELECT $api.set_upload_quota('bob', 7)");
 is(as_app($router, qq{SELECT outcome FROM try_advance_upload('$of_5[3]', 10, 10)}), 'advanced', 'calls are answered while it waits for its lock');
@@ -381,6 +393,7 @@ $from->poll_query_until('uploads', "SELECT count(*) = 3 FROM $vb.upload_session 
 
 # A call that waits for the lock as its connection to the router ends
 $to->poll_query_until('uploads', "SELECT count(*) = 3 FROM $vb.upload_session WHERE status = 'expired'");
+$slow = $to->background_psql('uploads');
 $slow->query_safe("BEGIN; LOCK TABLE $vb.upload_session IN SHARE MODE");
 $writer->query_safe("SELECT $vb.advance_upload('$of_5[3]', 20, 10); COMMIT");
 wait_for_lock('true');
@@ -389,8 +402,7 @@ $caller->query_until(qr/it begins/, "\\echo it begins\nSELECT start_upload('file
 $from->poll_query_until('uploads', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'app' AND cardinality(pg_blocking_pids(pid)) > 0});
 $router->safe_psql('postgres', q{SELECT pg_terminate_backend(pid, 100000) FROM pg_stat_activity WHERE usename = 'app'});
 $slow->query_safe('COMMIT');
-ok($script->{run}->finish, 'moved, though a transaction at the router goes on') or diag $script->{output};
-is($router->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'}), '0', '... until it was ended');
+ok($script->{run}->finish, 'moved') or diag $script->{output};
 as_app($router, qq{SELECT start_upload('file', upload_id => '$of_5[4]')});
 is($from->safe_psql('uploads', "SELECT count(*) FROM $vb.upload_session WHERE upload_id = '$of_5[4]'"), '0', 'what waited, and nobody waits for, is not done on the old server');
 is(as_app($router, 'SELECT count(*) - count(DISTINCT upload_id) FROM list_uploads(max_rows => 10000)'), '0', '... so that no session is on two');
@@ -402,7 +414,7 @@ $to->poll_query_until('uploads', "SELECT count(*) = 3 FROM $vb.upload_session WH
 my %reclaims = map { ($_ => 0) } @of_5[ 0 .. 2 ];
 $reclaims{$_}++ foreach grep { exists $reclaims{$_} } split /\n/, everywhere('upload_reclaim', 'upload_id');
 is_deeply(\%reclaims, { map { ($_ => 1) } @of_5[ 0 .. 2 ] }, 'what expired meanwhile has one row in the reclaim queue');
-$_->{run}->finish foreach $lingering, $caller;    # whose connections are gone
+$caller->{run}->finish;
 $_->quit foreach $writer, $slow;
 
 # --- the connection breaks as the router is told
