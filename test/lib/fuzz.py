@@ -363,7 +363,7 @@ class Scripts:
                 IF SQLSTATE LIKE 'XX%' THEN RAISE; END IF;
                 {self.rng.choice(["", f"PERFORM * FROM {self.call()};"])}
             END;""" for _ in range(3))
-        return [f"DO {quote(f'BEGIN FOR i IN 1 .. 2 LOOP {body} END LOOP; END')}"]
+        return [f"DO {quote(f'BEGIN FOR iteration IN 1 .. 2 LOOP {body} END LOOP; END')}"]
 
     def cursor(self):
         hold = self.rng.choice(["", "WITH HOLD"])
@@ -1095,7 +1095,7 @@ class Round:
         """Calls the same functions again and again, in which memory must not grow."""
         scripts = Scripts(self.rng, [f for f in self.functions if f.name not in DDL_FUNCTIONS], self.values(self.rng))
         calls = "".join(f"BEGIN PERFORM * FROM {scripts.call()}; EXCEPTION WHEN OTHERS THEN NULL; END; " for _ in range(30))
-        loop = f"DO {quote(f'BEGIN FOR i IN 1 .. 10 LOOP {calls} END LOOP; END')}"
+        loop = f"DO {quote(f'BEGIN FOR iteration IN 1 .. 10 LOOP {calls} END LOOP; END')}"
         used = []
         for _ in range(6):
             rows(connection, loop)
