@@ -10,9 +10,10 @@ import sys
 import time
 
 import report
-from servers import CLIENTS, Postgres, Redis, logged_latencies, percentile, wait_for
+from servers import CLIENTS, Postgres, Redis, logged_latencies, logged_rate, percentile, wait_for
 
 CHUNK = 8 * 1024 * 1024
+CONNECTING_CALLS = 30  # of a client, until its router has a connection to each shard
 BEGIN = time.monotonic()
 
 
@@ -399,10 +400,13 @@ class Benchmark:
                               "UPDATE vali_blob.upload_session SET uploaded_bytes = 0", "VACUUM vali_blob.upload_session")
         chunks = {"vali_blob.sql": 1, "vali_blob_batch.sql": 100}.get(script, 0)
         contestant = Contestant(script, Sessions(database, count), chunks_per_call=chunks)
-        calls = max(10, int(rate * self.options.seconds / clients))
+        calls = CONNECTING_CALLS + max(10, int(rate * self.options.seconds / clients))
+        log = f"{self.folder}/router.log"
         if chunks == 0:
-            return self.postgres.pgbench(database, script, calls, clients, sessions=count)
-        rate = self.advance(contestant, calls, clients, durable=durable) / chunks
+            self.postgres.pgbench(database, script, calls, clients, sessions=count, log=log)
+        else:
+            self.advance(contestant, calls, clients, durable=durable, log=log)
+        rate = logged_rate(log, CONNECTING_CALLS)
         confirmed = sum(int(self.postgres.sql(of, "SELECT sum(uploaded_bytes) FROM vali_blob.upload_session"))
                         for of in written)
         if confirmed != contestant.sessions.confirmed:

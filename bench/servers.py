@@ -149,6 +149,21 @@ def logged_latencies(prefix):
     return sorted(latencies)
 
 
+def logged_rate(prefix, skipped):
+    """Calls per second that pgbench has logged, from when each client had made as
+    many calls as are to be skipped."""
+    ends = {}
+    for name in glob.glob(f"{prefix}.*"):
+        with open(name) as log:
+            for line in log:
+                client, _, _, _, seconds, microseconds = line.split()[:6]
+                ends.setdefault(client, []).append(int(seconds) + int(microseconds) / 1e6)
+        os.remove(name)
+    begin = max(times[skipped - 1] for times in ends.values())
+    counted = [time for times in ends.values() for time in times if time > begin]
+    return len(counted) / (max(counted) - begin)
+
+
 class Redis:
     """A Redis that keeps what it is told, as a session store must."""
 
