@@ -194,8 +194,9 @@ installed_version() {
 headers_version() {
 	local version
 	version=$(installed_version "postgresql-$2")
-	if [[ $1 == postgresql-server-dev-* && -n $version ]] &&
-		apt-cache show "$1=$version" >/dev/null 2>&1; then
+	# apt-cache also succeeds where it has nothing to show
+	if [[ $1 == "postgresql-server-dev-$2" && -n $version &&
+		-n $(apt-cache show "$1=$version" 2>/dev/null) ]]; then
 		echo "=$version"
 	fi
 }
