@@ -357,7 +357,7 @@ def print_statistics(statistics):
     print("### Asking for `upload_stats`\n")
     table(["one session", "live", "ms, first time", "pages", "ms, again", "pages"],
           *([f"{of['sessions']:,} sessions", f"{of['live']:,}", f"{of['first'][0]:,.0f}", f"{of['first'][1]:,}",
-             spread([ms for ms, _ in of["again"]], ".1f"), f"{median(pages for _, pages in of['again']):,.0f}"]
+             spread([ms for ms, _ in of["again"]], ",.1f"), f"{median(pages for _, pages in of['again']):,.0f}"]
             for of in statistics))
 
 
@@ -378,7 +378,7 @@ def print_sweep(sweep):
         p50, p99 = zip(*sweep[phase])
         rows.append([phase, spread(p50, ".2f"), spread(p99, ".2f"), f"{median(p99) / normal:.2f}"])
     table([f"durable chunks, {CLIENTS} clients", "p50, ms", "p99, ms", "p99 / before"], *rows)
-    print(f"The sweep took {sweep['seconds']:.0f} s,"
+    print(f"The sweep took {sweep['seconds']:,.0f} s,"
           f" {sweep['stale'] / sweep['seconds']:,.0f} sessions a second.\n")
 
 

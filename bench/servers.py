@@ -150,8 +150,8 @@ def logged_latencies(prefix):
 
 
 def logged_rate(prefix, skipped):
-    """Calls per second that pgbench has logged, from when each client had made as
-    many calls as are to be skipped."""
+    """Calls per second that pgbench has logged, from when every client had made as
+    many calls as are to be skipped, until one has made its last."""
     ends = {}
     for name in glob.glob(f"{prefix}.*"):
         with open(name) as log:
@@ -160,8 +160,10 @@ def logged_rate(prefix, skipped):
                 ends.setdefault(client, []).append(int(seconds) + int(microseconds) / 1e6)
         os.remove(name)
     begin = max(times[skipped - 1] for times in ends.values())
-    counted = [time for times in ends.values() for time in times if time > begin]
-    return len(counted) / (max(counted) - begin)
+    end = min(times[-1] for times in ends.values())
+    if end <= begin:  # in a short round one may have ended before another has begun
+        end = max(times[-1] for times in ends.values())
+    return sum(begin < time <= end for times in ends.values() for time in times) / (end - begin)
 
 
 class Redis:

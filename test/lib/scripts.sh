@@ -43,12 +43,13 @@ scripts() {
 		says 1 "* libc6-dev postgresql-99-pgtap libipc-run-perl python3-boto3 python3-psycopg2*" "${without_packages[@]}" test/run tap
 	check "the headers are to be of the version of a server that is there" \
 		says 1 "*install --no-install-recommends postgresql-server-dev-99=99.1 make*" \
-		env SERVER=postgresql-99 HEADERS=postgresql-server-dev-99=99.1 "${without_packages[@]}" test/run regress
+		env FAKE_SERVER=postgresql-99 FAKE_PACKAGE=postgresql-server-dev-99=99.1 "${without_packages[@]}" test/run regress
 	check "or of another one, if those cannot be had" \
 		says 1 "*install --no-install-recommends postgresql-server-dev-99 make*" \
-		env SERVER=postgresql-99 "${without_packages[@]}" test/run regress
-	check "what is of no version of PostgreSQL is to be of any" \
-		says 1 "* postgresql-server-dev-all lintian *" env SERVER=postgresql-99 "${without_packages[@]}" test/run packages
+		env FAKE_SERVER=postgresql-99 "${without_packages[@]}" test/run regress
+	check "but a package that is of no major version is wanted in any" \
+		says 1 "* postgresql-server-dev-all lintian *" \
+		env FAKE_SERVER=postgresql-99 FAKE_PACKAGE=postgresql-server-dev-all=99.1 "${without_packages[@]}" test/run packages
 	check "test/run refuses a major version that is no number" \
 		says 2 "test/run: --major wants a number, or newest; see test/run --help" test/run --major x
 	check "and one beside PG_CONFIG" \
@@ -143,9 +144,9 @@ make_fakes() {
 		--version) echo PostgreSQL 99.0 ;;
 		*) echo /usr/lib/postgresql/99/bin ;;
 		esac'
-	# Their only server, if any, and the headers that can be had in its version
-	fake packages/dpkg-query '[[ ${!#} != "$SERVER" ]] || echo "installed 99.1"'
-	fake packages/apt-cache '[[ $2 != "$HEADERS" ]] || echo "Package: $HEADERS"'
+	# The only server that is installed, if any, and the only package that can be had by its version
+	fake packages/dpkg-query '[[ ${!#} != "$FAKE_SERVER" ]] || echo "installed 99.1"'
+	fake packages/apt-cache '[[ $2 != "$FAKE_PACKAGE" ]] || echo "Package: $FAKE_PACKAGE"'
 	fake sudo/sudo 'exec "$@"'
 	# It says that one of its calls may be interrupted, once it is there.
 	fake sudo/apt-get 'case " $* " in

@@ -194,7 +194,7 @@ installed_version() {
 headers_version() {
 	local version
 	version=$(installed_version "postgresql-$2")
-	# apt-cache also succeeds where it has nothing to show
+	# apt-cache also succeeds if the archive does not have that version
 	if [[ $1 == "postgresql-server-dev-$2" && -n $version &&
 		-n $(apt-cache show "$1=$version" 2>/dev/null) ]]; then
 		echo "=$version"
