@@ -404,10 +404,7 @@ class Benchmark:
         contestant = Contestant(script, Sessions(database, count), chunks_per_call=chunks)
         calls = CONNECTING_CALLS + max(10, int(rate * self.options.seconds / clients))
         log = f"{self.folder}/router.log"
-        if chunks == 0:
-            self.postgres.pgbench(database, script, calls, clients, sessions=count, log=log)
-        else:
-            self.advance(contestant, calls, clients, durable=durable, log=log)
+        self.advance(contestant, calls, clients, durable=durable, log=log)
         rate = logged_rate(log, CONNECTING_CALLS)
         confirmed = sum(int(self.postgres.sql(of, "SELECT sum(uploaded_bytes) FROM vali_blob.upload_session"))
                         for of in written)

@@ -139,26 +139,27 @@ def own_memory(process):
         return 0
 
 
-def logged_latencies(prefix):
-    """The latencies that pgbench has logged, in milliseconds, sorted."""
-    latencies = []
+def logged_calls(prefix):
+    """The fields of each call that pgbench has logged; the logs are removed."""
+    calls = []
     for name in glob.glob(f"{prefix}.*"):
         with open(name) as log:
-            latencies += [int(line.split()[2]) / 1000 for line in log]
+            calls += [line.split() for line in log]
         os.remove(name)
-    return sorted(latencies)
+    return calls
+
+
+def logged_latencies(prefix):
+    """The latencies that pgbench has logged, in milliseconds, sorted."""
+    return sorted(int(call[2]) / 1000 for call in logged_calls(prefix))
 
 
 def logged_rate(prefix, skipped):
     """Calls per second that pgbench has logged, from when every client had made as
     many calls as are to be skipped, until one has made its last."""
     ends = {}
-    for name in glob.glob(f"{prefix}.*"):
-        with open(name) as log:
-            for line in log:
-                client, _, _, _, seconds, microseconds = line.split()[:6]
-                ends.setdefault(client, []).append(int(seconds) + int(microseconds) / 1e6)
-        os.remove(name)
+    for client, _, _, _, seconds, microseconds, *_ in logged_calls(prefix):
+        ends.setdefault(client, []).append(int(seconds) + int(microseconds) / 1e6)
     begin = max(times[skipped - 1] for times in ends.values())
     end = min(times[-1] for times in ends.values())
     if end <= begin:  # in a short round one may have ended before another has begun
