@@ -283,11 +283,11 @@ sub judge
 	}
 	$count{found}++ if $answer eq 'asked' && $bytes > ($upload->{confirmed} // 0);
 	$upload->{confirmed} = $bytes if $answer ne 'refused';
-	$upload->{ended} = $answer if $answer =~ /^(?:complete|aborted|expired)$/;
+	# an answer of the primary that was lost may be read only when it is gone: its end is no more
+	$upload->{ended} = $answer if $answer =~ /^(?:complete|aborted|expired)$/ && !$upload->{called_before_loss};
 	$upload->{epoch} = $rest[0] if $answer eq 'lease';
 	$upload->{chunks}{ $rest[0] } = 1 if $answer =~ /^(?:advanced|replayed)$/;
-	delete $upload->{calls};
-	delete $upload->{unanswered};
+	delete @{$upload}{qw(calls unanswered called_before_loss)};
 	return;
 }
 
@@ -298,6 +298,7 @@ sub take_call
 
 	$count{unanswered}++ if $upload->{calls};
 	$upload->{calls} = $function;
+	delete $upload->{called_before_loss};
 	return if $function ne 'advance';
 	$upload->{sent}{$offset}++;
 	$upload->{unanswered} = [ $offset, $length ];
@@ -383,6 +384,7 @@ sub expect_loss
 			$lost{bytes} += $upload->{confirmed} - $bytes if $upload->{confirmed} > $bytes;
 		}
 		@{$upload}{qw(truth ended lossy)} = ($bytes, $ended, 1);
+		$upload->{called_before_loss} = 1 if $upload->{calls};
 	}
 	return \%lost;
 }
