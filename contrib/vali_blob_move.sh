@@ -8,9 +8,9 @@
 #         --from CONNECTION --to CONNECTION [--source CONNECTION] [--target CONNECTION]
 #         [--lock-within SECONDS] [--locked-for SECONDS] [--grace SECONDS]
 #
-# CONNECTION is a connection string of libpq, of a superuser.  --from and --to are those that
-# this script uses; --source is the one by which the new server reaches the old one (else
-# --from), --target the one by which the router reaches the new one (else --to).
+# CONNECTION is a connection string of libpq.  --router, --from and --to are those that this
+# script uses, of a superuser; --source is the one by which the new server reaches the old one
+# (else --from), --target the partition that the router gets (else --to), which names no user.
 # --lock-within: how long to try to lock the old server's tables (600); --locked-for: how long
 # they may be locked until the router is told, else nothing is moved (60); --grace: how long
 # transactions at the router that have begun before may go on then (5).
@@ -40,7 +40,11 @@ while (($# > 0)); do
 	esac
 done
 [[ -n $router && -n $from && -n $to && $partitions =~ ^[0-9]+(,[0-9]+)*$ && $lock_within$locked_for$grace =~ ^[0-9]+$ ]] || usage
+# PL/Proxy adds to a partition's connection string the user that a role is mapped to, unless
+# there is one: then every role is that one.
+[[ -n $target || ! $to =~ (user|password|passfile)' '*= ]] || fail "--to names a user; say with --target by which string the router reaches that database"
 : "${source:=$from}" "${target:=$to}"
+[[ $target != *://* ]] || fail "PL/Proxy cannot add a user to the URI \"$target\"; write it as keywords and values"
 export PGAPPNAME=vali_blob_move
 
 # on CONNECTION: runs the commands on standard input, with the variables below.
@@ -82,6 +86,9 @@ same() {
 	[[ $old_one == "$new_one" ]] || fail "$1 differ: on the old server $old_one, on the new one $new_one"
 }
 
+encoding="SELECT current_setting('server_encoding')"
+same "the encodings" "$encoding"
+[[ $(on "$router" <<<"$encoding") == "$(on "$from" <<<"$encoding")" ]] || fail "the encoding of the router is another one; its hash of an id is not theirs"
 count=$(on "$router" <<<"SELECT count(*) FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE srvname = :'server' AND option_name ~ '^p\d+\$'")
 ((count > 0)) || fail "the router has no server \"$server\""
 [[ $(on "$router" <<<"SELECT bool_or(option_name = 'modular_mapping' AND option_value::integer <> 0) FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE srvname = :'server'") == t ]] ||
@@ -107,6 +114,12 @@ for connection in "$from" "$to"; do
 done
 same "the columns of the tables" "SET search_path = pg_catalog; SELECT string_agg(format('%s.%I %s', relname, attname, format_type(atttypid, atttypmod)), ', ' ORDER BY relname, attname)
 	FROM pg_class AS c JOIN pg_attribute ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped WHERE c.oid = ANY ($relations)"
+# What is moved has to live by the same rules there: the queue by its retention, above all.
+same "the settings" "LOAD 'vali_blob'; SELECT string_agg(name || ' = ' || setting, ', ' ORDER BY name) FROM pg_settings
+	WHERE name LIKE 'vali_blob.%' AND name NOT IN ('vali_blob.node', 'vali_blob.sweep', 'vali_blob.sweep_interval', 'vali_blob.sweep_batch_size') AND setting <> boot_val"
+same "the policies" "SELECT concat_ws(', ', (SELECT string_agg(relname || CASE WHEN relforcerowsecurity THEN ' forced' ELSE '' END, ', ' ORDER BY relname) FROM pg_class WHERE oid = ANY ($relations) AND relrowsecurity),
+	(SELECT string_agg(concat_ws(' ', policyname, 'on', tablename, permissive, cmd, roles, qual, with_check), ', ' ORDER BY tablename, policyname) FROM pg_policies WHERE quote_ident(schemaname) = '$in_literal'))"
+[[ $(on "$to" <<<"LOAD 'vali_blob'; SELECT current_setting('vali_blob.sweep')") == on ]] || fail "vali_blob.sweep is off on the new server, so that nothing would expire there"
 foreign_keys=$(on "$from" <<<"SELECT string_agg(format('%I of %s', conname, conrelid::regclass), ', ') FROM pg_constraint WHERE contype = 'f' AND confrelid = ANY ($relations) AND conrelid <> ALL ($relations)")
 [[ -z $foreign_keys ]] || fail "other tables of the old server reference the sessions ($foreign_keys); drop these foreign keys first"
 [[ $(on "$from" <<<"SELECT current_setting('wal_level')") == logical ]] || fail "the old server does not have wal_level = logical"
@@ -117,6 +130,42 @@ new_node=$(on "$to" <<<"LOAD 'vali_blob'; SELECT current_setting('vali_blob.node
 [[ $new_node != 0 && $new_node != "$old_node" ]] || fail "the new server does not have a vali_blob.node of its own"
 [[ $(on "$to" <<<"SELECT EXISTS (SELECT FROM $schema.upload_session) OR EXISTS (SELECT FROM $schema.upload_reclaim)") == f ]] ||
 	fail "the new server has sessions already"
+
+# What a client meets in a partition, and in that of the new server when the router has it
+
+this_database="SELECT system_identifier || ' ' || (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) FROM pg_catalog.pg_control_system()"
+this_node="SELECT COALESCE(pg_catalog.current_setting('vali_blob.node', true), '0')"
+callable="SELECT pg_catalog.string_agg(proname, ' ' ORDER BY proname) FROM pg_catalog.pg_proc JOIN pg_catalog.pg_namespace AS n ON n.oid = pronamespace
+	WHERE pg_catalog.quote_ident(nspname) = '$in_literal' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_function_privilege(pg_proc.oid, 'EXECUTE')"
+
+# ask CLIENT QUERY PARTITION [TARGET]: what a role is answered in a partition, or would be if that were TARGET.
+ask() {
+	on "$router" -v client="$1" -v query="$2" -v partition="$3" -v new_target="${4-}" <<-'END'
+		BEGIN;
+		SELECT format('ALTER SERVER %I OPTIONS (SET p%s %L)', :'server', :'partition', :'new_target') WHERE :'new_target' <> '' \gexec
+		SELECT format('CREATE FUNCTION pg_temp.ask() RETURNS SETOF text LANGUAGE plproxy AS %L', format('CLUSTER %L; RUN ON %s; %s;', :'server', :'partition', :'query')) \gexec
+		SET LOCAL SESSION AUTHORIZATION :"client";
+		SELECT pg_temp.ask();
+		ROLLBACK;
+	END
+}
+
+# The role of a mapping for all is the one that runs this script.
+clients=$(on "$router" <<<"SELECT DISTINCT CASE umuser WHEN 0 THEN current_user ELSE usename END FROM pg_user_mappings WHERE srvname = :'server' AND (umuser = 0 OR has_server_privilege(umuser, srvid, 'USAGE')) ORDER BY 1")
+[[ -n $clients ]] || fail "no role may use the server \"$server\" and is mapped to a user there"
+old_database=$(on "$from" <<<"$this_database")
+new_database=$(on "$to" <<<"$this_database")
+while IFS= read -r client; do
+	[[ $(ask "$client" "$this_database" "${partitions%%,*}") == "$old_database" ]] || fail "partition ${partitions%%,*} is not in the database of --from, as role \"$client\" sees it"
+	[[ $(ask "$client" "$this_database" "${partitions%%,*}" "$target") == "$new_database" ]] || fail "\"$target\" does not lead role \"$client\" to the database of --to"
+	old_one=$(ask "$client" "$callable" "${partitions%%,*}")
+	new_one=$(ask "$client" "$callable" "${partitions%%,*}" "$target")
+	[[ $old_one == "$new_one" ]] || fail "the functions that role \"$client\" may call differ: on the old server $old_one, on the new one $new_one"
+done <<<"$clients"
+for partition in $(on "$router" <<<"SELECT min(substr(option_name, 2)::integer) FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE srvname = :'server' AND option_name ~ '^p\d+\$' GROUP BY option_value"); do
+	node=$(ask "${clients%%$'\n'*}" "$this_node" "$partition")
+	[[ $node != "$new_node" ]] || fail "the server of partition $partition has vali_blob.node = $new_node, too"
+done
 
 # --- copy, and follow
 
@@ -222,7 +271,9 @@ lock_tables() {
 	begun=$SECONDS
 	in_lock "BEGIN"
 	in_lock "DO \$\$ BEGIN
-			SET LOCAL lock_timeout = '2s';
+			-- in a deadlock with a call, this gives way: it waits for less than the second after which a call looks for one
+			SET LOCAL lock_timeout = '500ms';
+			SET LOCAL deadlock_timeout = '10ms';
 			LOCK TABLE $(IFS=,; echo "${tables[*]}");
 			LOCK TABLE $schema.upload_quota IN EXCLUSIVE MODE;
 		EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
@@ -243,10 +294,17 @@ until lock_tables; do
 	((SECONDS - tried < lock_within)) || fail "the old server's tables could not be locked for $lock_within s; look for long transactions there"
 	sleep 3
 done
+
+# The seconds that the lock may last until the router is told
+remaining() {
+	local seconds=$((locked_for - SECONDS + begun))
+	echo $((seconds > 0 ? seconds : 1))
+}
 # What was written before the lock is there ...
-catch_up "$locked_for"
+catch_up "$(remaining)"
 on "$to" <<<"DROP SUBSCRIPTION $name"
 subscribed=
+in_lock "SET LOCAL statement_timeout = '$(remaining)s'"
 rows=$(in_lock "SELECT count(*) FROM $schema.upload_session WHERE $moved")
 there=$(on "$to" <<<"SELECT count(*) FROM $schema.upload_session")
 [[ $rows == "$there" ]] || fail "the new server has $there sessions, the old one $rows"
@@ -259,8 +317,10 @@ on "$from" <<<"COPY $schema.upload_quota ($columns) TO STDOUT" |
 	on "$to" -1 -c "DELETE FROM $schema.upload_quota" -c "COPY $schema.upload_quota ($columns) FROM STDIN"
 # ... and is no longer here when the lock ends, for no server may show a session of another's.
 for command in "${deletes[@]}"; do
+	in_lock "SET LOCAL statement_timeout = '$(remaining)s'"
 	in_lock "$command"
 done
+in_lock "SET LOCAL statement_timeout = 0"
 
 # Who comes to the lock before the deletion is committed may see the rows still once it is.
 # So this one waits first in the row, and has the lock next: it cuts off all who were there
@@ -283,7 +343,7 @@ psql -X -q -v ON_ERROR_STOP=1 -d "$from" >/dev/null <<<"
 	COMMIT;" &
 behind=$!
 waiting="FROM pg_stat_activity WHERE backend_type = 'client backend' AND $pid = ANY (pg_blocking_pids(pid)) AND application_name"
-wait_until "its turn" "$from" "$locked_for" <<<"SELECT count(*) > 0 $waiting = 'vali_blob_move'"
+wait_until "its turn" "$from" "$(remaining)" <<<"SELECT count(*) > 0 $waiting = 'vali_blob_move'"
 queued=$(on "$from" <<<"SELECT clock_timestamp()")
 
 # Cuts off the calls that wait for the lock.  Prints how many may be before us in the row.
