@@ -298,10 +298,11 @@ SELECT pg_temp.make_part('set_upload_quota', 'ALL');
 SELECT pg_temp.make_function('set_upload_quota', 'sql',
 	'SELECT r.* FROM @router@.part_set_upload_quota(owner, max_live_uploads, max_live_bytes, max_upload_size) AS r LIMIT 1');
 SELECT pg_temp.make_part('upload_usage', 'ALL');
+-- As on one server, a sum of bytes or of limits has the highest value at most.
 SELECT pg_temp.make_function('upload_usage', 'sql', $body$
-	SELECT sum(r.live_uploads)::bigint, sum(r.live_bytes)::bigint, sum(r.confirmed_bytes)::bigint,
-		CASE WHEN bool_and(r.max_live_uploads IS NOT NULL) THEN sum(r.max_live_uploads)::bigint END,
-		CASE WHEN bool_and(r.max_live_bytes IS NOT NULL) THEN sum(r.max_live_bytes)::bigint END
+	SELECT sum(r.live_uploads)::bigint, least(sum(r.live_bytes), 9223372036854775807)::bigint, least(sum(r.confirmed_bytes), 9223372036854775807)::bigint,
+		CASE WHEN bool_and(r.max_live_uploads IS NOT NULL) THEN least(sum(r.max_live_uploads), 9223372036854775807)::bigint END,
+		CASE WHEN bool_and(r.max_live_bytes IS NOT NULL) THEN least(sum(r.max_live_bytes), 9223372036854775807)::bigint END
 	FROM @router@.part_upload_usage(owner) AS r
 $body$);
 
@@ -391,6 +392,14 @@ SELECT pg_temp.make_function('sweeper_status', 'sql', $body$
 	FROM @router@.sweeper_status_by_shard() AS s
 $body$);
 
+SELECT pg_temp.make($make$
+CREATE FUNCTION @router@.part_node(shard integer) RETURNS integer VOLATILE LANGUAGE plproxy AS $$
+	CLUSTER @server@; RUN ON shard; SELECT COALESCE(pg_catalog.current_setting('vali_blob.node', true), '0')::pg_catalog.int4;
+$$;
+COMMENT ON FUNCTION @router@.part_node IS 'for nodes_by_shard()';
+$make$);
+SELECT pg_temp.make_by_shard('nodes_by_shard', 'part_node', 'node integer', 'vali_blob.node of each server, of which no two may be the same');
+
 -- The columns of the view upload_stats
 CREATE TEMPORARY TABLE figures ON COMMIT DROP AS
 SELECT string_agg(format('r.%I', attname), ', ' ORDER BY attnum) AS columns,
@@ -410,13 +419,18 @@ SELECT pg_temp.make($make$
 CREATE VIEW @router@.upload_stats_by_shard AS SELECT * FROM @router@.each_upload_stats();
 COMMENT ON VIEW @router@.upload_stats_by_shard IS 'upload_stats of each server';
 CREATE VIEW @router@.upload_stats AS
-	SELECT status, sum(sessions)::bigint AS sessions, sum(bytes)::bigint AS bytes, sum(bytes_in_flight)::bigint AS bytes_in_flight,
+	SELECT status, sum(sessions)::bigint AS sessions, least(sum(bytes), 9223372036854775807)::bigint AS bytes,
+		least(sum(bytes_in_flight), 9223372036854775807)::bigint AS bytes_in_flight,
 		min(oldest_deadline) AS oldest_deadline, sum(reclaim_backlog)::bigint AS reclaim_backlog,
 		min(oldest_reclaim) AS oldest_reclaim, max(most_attempts) AS most_attempts, bool_or(estimated) AS estimated,
 		min(counted_at) AS counted_at
 	FROM @router@.upload_stats_by_shard WHERE error IS NULL GROUP BY status ORDER BY status;
 COMMENT ON VIEW @router@.upload_stats IS 'upload_stats of all servers';
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @router@ FROM PUBLIC;
+-- Who monitors a server may monitor all.
+GRANT EXECUTE ON FUNCTION @router@.shards, @router@.sweeper_status, @router@.sweeper_status_by_shard, @router@.part_sweeper_status,
+	@router@.nodes_by_shard, @router@.part_node, @router@.each_upload_stats, @router@.part_upload_stats TO pg_monitor;
+GRANT SELECT ON @router@.upload_stats, @router@.upload_stats_by_shard TO pg_monitor;
 $make$);
 
 -- Who could call all functions may call new ones, too: the others may need them.

@@ -17,6 +17,7 @@ CREATE FUNCTION through.place(id text) RETURNS tid LANGUAGE plproxy AS 'CLUSTER 
 CREATE FUNCTION through.put_session(id text, new_row jsonb) RETURNS integer LANGUAGE plproxy AS 'CLUSTER %1$s; RUN ON pg_catalog.hashtext(id); SELECT through.put_session(new_row);';
 CREATE FUNCTION through.put_part(id text, new_row jsonb) RETURNS integer LANGUAGE plproxy AS 'CLUSTER %1$s; RUN ON pg_catalog.hashtext(id); SELECT through.put_part(new_row);';
 CREATE FUNCTION through.run(command text) RETURNS SETOF integer LANGUAGE plproxy AS 'CLUSTER %1$s; RUN ON ALL;';
+CREATE FUNCTION through.run_at(id text, command text) RETURNS SETOF integer LANGUAGE plproxy AS 'CLUSTER %1$s; RUN ON pg_catalog.hashtext(id); SELECT through.run(command);';
 CREATE FUNCTION through.set(setting text, new_value text) RETURNS SETOF integer LANGUAGE plproxy AS 'CLUSTER %1$s; RUN ON ALL;';
 $make$, replace(:'server_name', '''', ''''''), :'vb_name') \gexec
 

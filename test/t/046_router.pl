@@ -187,6 +187,23 @@ like($stderr, qr/ERROR:  \Q$api\E\.advance_upload\(11\): \[uploads\] REMOTE ERRO
 like($stderr, qr/DETAIL:  Remote detail: \{"total_size": 10, "provided_end": 11\}$/m, '... also the detail');
 $_->safe_psql('uploads', "TRUNCATE $vb.upload_session CASCADE") foreach @shards;
 
+# --- limits, which each server has
+
+$router->safe_psql('router', "CREATE USER MAPPING FOR CURRENT_USER SERVER $server OPTIONS (user '" . getpwuid($<) . "')");
+$router->safe_psql('router', "SELECT $api.set_upload_quota('limited', 2, 9223372036854775807, 1000)");
+as_app($router, q{SELECT count(start_upload('file', 100, owner => 'limited', upload_id => u)) FROM (
+	SELECT DISTINCT ON (partition_of(u)) u FROM generate_series(1, 50) AS n, LATERAL (SELECT 'limited-' || n) AS x (u) ORDER BY partition_of(u)) AS y});
+is(as_app($router, q{SELECT * FROM upload_usage('limited')}), '3|300|0|6|9223372036854775807', 'upload_usage adds up what is used and the limits');
+is(sqlstate_of($router, "SET ROLE app; SET search_path = $path; $_->[0]", 'router'), 'VB009', "a limit is one through the router: $_->[1]")
+  foreach [ q{SELECT start_upload('file', 1001, owner => 'limited')}, 'the size' ],
+  [ q{SELECT count(start_upload('file', 1, owner => 'limited')) FROM generate_series(1, 7)}, 'the number of live uploads of a server' ];
+$_->safe_psql('uploads', "TRUNCATE $vb.upload_session CASCADE; DELETE FROM $vb.upload_quota") foreach @shards;
+# more bytes than a bigint can be
+as_app($router, q{SELECT count(start_upload('file', 9223372036854775807, upload_id => 'most-' || n)) FROM generate_series(1, 20) AS n});
+as_app($router, q{SELECT count(advance_upload('most-' || n, 0, 9223372036854775807)) FROM generate_series(1, 20) AS n});
+is($router->safe_psql('router', "SELECT bytes FROM $api.upload_stats WHERE status = 'in_progress'"), '9223372036854775807', 'a sum of bytes has the highest value at most');
+$_->safe_psql('uploads', "TRUNCATE $vb.upload_session CASCADE") foreach @shards;
+
 # --- listings
 
 as_app($router, q{SELECT count(start_upload('dir/' || n, 10, owner => 'owner ' || n % 2, upload_id => 'list-' || n)) FROM generate_series(1, 150) AS n});
@@ -234,7 +251,6 @@ foreach ([ 'ADD', 'later' ], [ 'DROP', 'none' ])
 		"... $change it at the router, and run the script in the same transaction");
 	is(as_app($router, q{SELECT coalesce(to_jsonb(s)->>'mine', 'none') FROM get_upload('list-2') AS s}), $expected, '... which the functions follow');
 }
-$router->safe_psql('router', "CREATE USER MAPPING FOR CURRENT_USER SERVER $server OPTIONS (user '" . getpwuid($<) . "')");
 is($router->safe_psql('router', "SELECT max_upload_size FROM $api.set_upload_quota('nobody', max_upload_size => 5)"), '5', '... set_upload_quota');
 foreach my $node (@shards)
 {
@@ -323,8 +339,6 @@ is(as_app($router, "SELECT status FROM get_upload('$same[0]')"), 'complete', '..
 $router->safe_psql('router', qq{
 	GRANT USAGE ON SCHEMA $api, $vb TO monitor;
 	GRANT USAGE ON FOREIGN SERVER $server TO monitor;
-	GRANT SELECT ON ALL TABLES IN SCHEMA $api TO monitor;
-	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA $api TO monitor;
 	CREATE USER MAPPING FOR monitor SERVER $server OPTIONS (user 'monitor');
 	ALTER ROLE monitor SET search_path = $path});
 $_->safe_psql('uploads', "CREATE ROLE monitor LOGIN IN ROLE pg_monitor; GRANT USAGE ON SCHEMA $vb TO monitor") foreach @shards;
@@ -340,6 +354,7 @@ is(cut_off('upload_session', 'monitor', q{SELECT string_agg(concat_ws(' ', shard
 	"0, 1 $counted[1], 2 $counted[2]", '... but that of one which is shut down while it is asked');
 is(as_monitor(q{SELECT count(*), count(*) FILTER (WHERE running), count(error) FROM sweeper_status_by_shard()}), '3|3|0', 'the sweeper of each server');
 is(as_monitor(q{SELECT running, last_error IS NULL FROM sweeper_status()}), 't|t', '... and of all');
+is(as_monitor(q{SELECT string_agg(node::text, ' ' ORDER BY shard) FROM nodes_by_shard() WHERE error IS NULL}), '1 2 3', 'the node of each server');
 $_->safe_psql('uploads', "UPDATE $vb.upload_session SET expires_at = now() - interval '1 second' WHERE upload_id IN ('list-100', 'list-101', 'list-102', 'list-103', 'list-104')") foreach @shards;
 is(as_app($router, 'SELECT expired FROM sweep_uploads()'), '5', 'a sweep sweeps all of them');
 
@@ -432,7 +447,7 @@ sub kill_a_server
 #   - that a transaction which is read-only or rolled back writes nothing, as a call
 #     through the router is none;
 #   - triggers, and batches of a sweep, which each server has by itself;
-#   - the order of listings and of the reclaim queue, which several servers give.
+#   - the order of the reclaim queue where several servers have rows of it.
 # Those of access, nodes, limits, transactions, the catalog and figures (access, node, quota,
 # transaction, schema, stats) are about one database.
 sub run_rule_tables
@@ -449,7 +464,7 @@ sub run_rule_tables
 	run_through($router, 'owner', passed => 166);
 	# the id is made before the upload is judged
 	run_through($router, 'start', passed => 89, fail => [ qr/^\.\.\. whose message names the path$/ ]);
-	run_through($router, 'reader', passed => 13, changes => [ qr/^-- list_uploads\n.*?(?=^SELECT \* FROM finish)/ms, '' ]);
+	run_through($router, 'reader', passed => 71, at_one_server => 'reader-');
 	# messages have a prefix, and what is on several servers is refused before anything else
 	run_through($router, 'concatenate', passed => 58, fail => [
 			qr/^not with another list$/, qr/^\.\.\. nor with the list in another order$/, qr/^\.\.\. nor for /, qr/^\.\.\. nor where another upload is$/,
@@ -459,7 +474,12 @@ sub run_rule_tables
 		qr/^UPDATE upload_session SET expires_at = now\(\) - interval '1 second';\n.*?(?=^SELECT throws_ok)/ms, '',
 		qr/^SELECT is\(count\(\*\), 10::bigint, 'the purge leaves.*?\n/ms, '',
 		qr/^-- A row that cannot be swept.*?(?=^--\n-- Retention)/ms, '' ]);
-	run_through($router, 'reclaim', passed => 30, changes => [ qr/^-- Claims\n.*?(?=^SELECT \* FROM finish)/ms, '' ]);
+	# all of these delays are multiples of 15 seconds
+	run_through($router, 'reclaim', passed => 78, at_one_server => 'reclaim-', changes => [
+		qr/^(INSERT INTO upload_reclaim [^;]*?'(reclaim\d+-)[^;]*);/m, sub { "SELECT through.run_at('${2}1', \$run\$$1\$run\$);" },
+		qr/^(UPDATE upload_reclaim [^;]*)WHERE id = :id;/m, sub { "$1WHERE attempts >= 10;" },
+		qr/^(UPDATE upload_reclaim [^;]*);/m, sub { "SELECT through.run(\$run\$$1\$run\$);" },
+		qr/floor\(extract\(epoch FROM r\.claimed_until - since\)\)/, '15 * div(extract(epoch FROM r.claimed_until - since), 15)' ]);
 	return;
 }
 
@@ -507,19 +527,41 @@ with servers[0].cursor() as cursor:
 
 # --- a server is restored from a dump
 
-my $dump = "$PostgreSQL::Test::Utils::tmp_check/046_dump.sql";
 my $restored = $shards[2];
-as_app($router, q{SELECT start_upload('file') FROM generate_series(1, 30)});
-my $last = $restored->safe_psql('uploads', "SELECT max(id) FROM $vb.upload_session");
-$restored->command_ok([ 'pg_dump', '-f', $dump, '-d', $restored->connstr('uploads') ], 'a server is dumped');
-$restored->safe_psql('postgres', q{DROP DATABASE uploads WITH (FORCE)});
-$restored->safe_psql('postgres', q{CREATE DATABASE uploads});
-$restored->command_ok([ 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $restored->connstr('uploads'), '-f', $dump ], '... and restored');
 
-my @forgotten = split /\|/, $restored->safe_psql('uploads', "SELECT id, id % 1024 FROM $vb.start_upload('file')");
-cmp_ok($forgotten[0], '<', $last, 'the dump of a database does not have its setting: forgotten, ids are those of one server again');
+# Dump the database, drop it, and restore it.
+sub dump_and_restore
+{
+	my ($name, $dbname, @options) = @_;
+	my $dump = "$PostgreSQL::Test::Utils::tmp_check/046_dump.sql";
+
+	$restored->command_ok([ 'pg_dump', @options, '-f', $dump, '-d', $restored->connstr('uploads') ], "a server is dumped, $name");
+	$restored->safe_psql('postgres', q{DROP DATABASE uploads WITH (FORCE)});
+	$restored->safe_psql('postgres', q{CREATE DATABASE uploads}) if $dbname eq 'uploads';
+	$restored->command_ok([ 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $restored->connstr($dbname), '-f', $dump ], '... and restored');
+	return;
+}
+
+# Start some uploads there.  Returns their lowest id, and the lowest and highest node in their ids.
+sub start_restored
+{
+	return split /\|/, $restored->safe_psql('uploads', "SELECT min(id), min(id % 1024), max(id % 1024) FROM generate_series(1, 30), $vb.start_upload('file')");
+}
+
+sub highest_id { return $restored->safe_psql('uploads', "SELECT max(id) FROM $vb.upload_session") }
+
+as_app($router, q{SELECT start_upload('file') FROM generate_series(1, 30)});
+my $last = highest_id();
+dump_and_restore('with --create', 'postgres', '--create');
+my ($first, @nodes) = start_restored();
+cmp_ok($first, '>', $last, '... its ids go on');
+is("@nodes", '3 3', '... apart from those of others');
+$last = highest_id();
+dump_and_restore('without', 'uploads');
+($first, @nodes) = start_restored();
+cmp_ok($first, '<', $last, 'such a dump does not have the setting: forgotten, ids are those of one server again');
 $restored->safe_psql('postgres', 'ALTER DATABASE uploads SET vali_blob.node = 3');
-my ($first, @nodes) = split /\|/, $restored->safe_psql('uploads', "SELECT min(id), min(id % 1024), max(id % 1024) FROM generate_series(1, 30), $vb.start_upload('file')");
+($first, @nodes) = start_restored();
 cmp_ok($first, '>', $last, 'set again, they go on');
 is("@nodes", '3 3', '... apart from those of others');
 
