@@ -179,11 +179,29 @@ static Statement delete_live_ids = {
 
 /* ---------- running statements ---------- */
 
+/* Does an index lead to a row with a key that a snapshot sees? */
+static bool
+has_indexed_row(Relation rel, Relation index, const text *key, Snapshot snapshot)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ScanKeyData scan_key;
+	IndexScanDesc scan;
+	bool		found;
+
+	init_text_key(&scan_key, index, key);
+	scan = begin_index_scan(rel, index, snapshot, 1);
+	index_rescan(scan, &scan_key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return found;
+}
+
 /*
  * May a table have a row with a key?  *is_changing: another transaction, which is
  * still in progress, has inserted or changed it.  Cheap, so that an owner without a
- * limit pays for no more than a look into an index, and for less where nobody has a
- * limit: such a table has no block.
+ * limit pays for no more than a look into an index, or two, and for less where
+ * nobody has a limit: such a table has no block.
  */
 static bool
 may_have_row(ExtensionTable table, const text *key, bool *is_changing)
@@ -202,20 +220,26 @@ may_have_row(ExtensionTable table, const text *key, bool *is_changing)
 	else if (info->unsupported == NULL)
 	{
 		Relation	index = index_open(info->key_index, AccessShareLock);
-		TupleTableSlot *slot = table_slot_create(rel, NULL);
 		SnapshotData snapshot;
-		ScanKeyData scan_key;
-		IndexScanDesc scan;
 
 		InitDirtySnapshot(snapshot);
-		init_text_key(&scan_key, index, key);
-		scan = begin_index_scan(rel, index, &snapshot, 1);
-		index_rescan(scan, &scan_key, 1, NULL, 0);
-		found = index_getnext_slot(scan, ForwardScanDirection, slot);
+		found = has_indexed_row(rel, index, key, &snapshot);
 		*is_changing = found && (TransactionIdIsValid(snapshot.xmin) ||
 								 TransactionIdIsValid(snapshot.xmax));
-		index_endscan(scan);
-		ExecDropSingleTupleTableSlot(slot);
+
+		/*
+		 * That misses a row whose update is committed after we have read the
+		 * index, which did not have the new version yet, and before we look at
+		 * the old one, which is dead now.  A row of upload_live is only changed
+		 * by whoever has locked its session, as our caller has.
+		 */
+		if (!found && table == TABLE_QUOTA)
+		{
+			Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+
+			found = has_indexed_row(rel, index, key, latest);
+			UnregisterSnapshot(latest);
+		}
 		index_close(index, NoLock);
 	}
 	table_close(rel, NoLock);

@@ -220,6 +220,25 @@ foreach my $way (@ways)
 	cmp_ok($fetched, '<=', 110, '... which reads the live ones');
 }
 
+# --- limits that are set again and again, while others start
+
+$node->safe_psql('postgres', 'CREATE DATABASE again');
+# an index, so that each new version of the row has an index entry of its own
+$node->safe_psql('again', q{
+	CREATE EXTENSION vali_blob;
+	CREATE INDEX own ON upload_quota (max_live_bytes);
+	SELECT set_upload_quota('none', 0)});
+$node->pgbench(
+	'--no-vacuum --client=10 --jobs=2 --transactions=1500 again',
+	0,
+	[qr{processed: 15000/15000}],
+	[qr{^(?!.*(?:ERROR|aborted))}s],
+	'an owner with the limit 0, which is set again and again',
+	{
+		'set@2' => "\\set bytes random(1, 1000000)\nSELECT set_upload_quota('none', 0, :bytes);",
+		'start@3' => q{DO $$ BEGIN PERFORM start_upload('file', 1, owner => 'none'); EXCEPTION WHEN SQLSTATE 'VB009' THEN NULL; END $$;} });
+is($node->safe_psql('again', 'SELECT count(*) FROM upload_session'), '0', '... never starts an upload');
+
 # --- many at once
 
 my $workers = 16;
