@@ -1,6 +1,7 @@
 # Leases through PgBouncer, which gives each transaction whatever connection is free: 16
 # clients with two connections upload files together, and no session and no lock is
-# needed for it.
+# needed for it.  And what the manual says of prepared statements, of SET, and of pooling by
+# statement.
 
 use strict;
 use warnings;
@@ -17,6 +18,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 use UploadTest;
 
+my $python = '/usr/bin/python3';
 my ($pgbouncer) = grep { -x } map { "$_/pgbouncer" } (($ENV{VALI_BLOB_WORKPLACE} // '') . '/pgbouncer'), split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
 
 plan skip_all => 'python3-psycopg2 is not there' if !find_psycopg2();
@@ -29,13 +31,20 @@ srand $seed;
 
 delete $ENV{PGOPTIONS};    # PgBouncer refuses them
 my $node = upload_node('main', conf => 'vali_blob.sweep = off');
-my $folder = PostgreSQL::Test::Utils::tempdir_short();
-my $port = PostgreSQL::Test::Cluster::get_free_port();
 my $user = $node->safe_psql('postgres', 'SELECT current_user');
 
-append_to_file("$folder/pgbouncer.ini", qq{
+# Start PgBouncer.  Returns its process, and a connection string for each mode.
+sub start_pgbouncer
+{
+	my (@settings) = @_;
+	my $folder = PostgreSQL::Test::Utils::tempdir_short();
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my $server = "host=@{[ $node->host ]} port=@{[ $node->port ]} dbname=postgres user=$user";
+
+	append_to_file("$folder/pgbouncer.ini", join "\n", qq{
 [databases]
-postgres = host=@{[ $node->host ]} port=@{[ $node->port ]} dbname=postgres user=$user
+postgres = $server
+statements = $server pool_mode=statement
 [pgbouncer]
 unix_socket_dir = $folder
 listen_addr =
@@ -43,12 +52,34 @@ listen_port = $port
 auth_type = any
 pool_mode = transaction
 default_pool_size = 2
-logfile = $PostgreSQL::Test::Utils::log_path/038_pgbouncer.log
-});
+logfile = $PostgreSQL::Test::Utils::log_path/038_pgbouncer.log}, @settings, '');
 
-# It ends when its standard input does, so with this process, however that ends.
-my $pid = open2(my $out, my $in, 'sh', '-c', '"$0" -q "$1/pgbouncer.ini" >"$1/stderr" 2>&1 & read -r line; kill -KILL $!; wait $!', $pgbouncer, $folder);
-my $pool = "host=$folder port=$port dbname=postgres";
+	# It ends when its standard input does, so with this process, however that ends.
+	my $pid = open2(my $out, my $in, 'sh', '-c', '"$0" -q "$1/pgbouncer.ini" >"$1/stderr" 2>&1 & read -r line; kill -KILL $!; wait $!', $pgbouncer, $folder);
+
+	foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		last if IO::Socket::UNIX->new("$folder/.s.PGSQL.$port");
+		usleep(100_000);
+	}
+	return {
+		pid => $pid, in => $in, out => $out, folder => $folder, socket => "$folder/.s.PGSQL.$port",
+		transactions => "host=$folder port=$port dbname=postgres",
+		statements => "host=$folder port=$port dbname=statements" };
+}
+
+sub stop_pgbouncer
+{
+	my ($run) = @_;
+
+	close $run->{in};
+	waitpid $run->{pid}, 0;
+	ok(!IO::Socket::UNIX->new($run->{socket}), 'PgBouncer has ended');
+	return;
+}
+
+my $run = start_pgbouncer();
+my $pool = $run->{transactions};
 
 # Run commands through the pool.
 sub through_pool
@@ -58,12 +89,7 @@ sub through_pool
 	return $node->safe_psql('postgres', $sql, connstr => $pool);
 }
 
-foreach (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-{
-	last if IO::Socket::UNIX->new("$folder/.s.PGSQL.$port");
-	usleep(100_000);
-}
-is(through_pool('SELECT 1'), '1', 'PgBouncer is there') or diag slurp_file("$folder/stderr");
+is(through_pool('SELECT 1'), '1', 'PgBouncer is there') or diag slurp_file("$run->{folder}/stderr");
 
 # What is left in the server when no transaction is open.
 my $pooled = q{FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()};
@@ -103,8 +129,43 @@ foreach my $way ('auto', 'sql')
 	is($node->safe_psql('postgres', $nothing), "0\n0", '... which have no lock and no transaction');
 }
 
-close $in;
-waitpid $pid, 0;
-ok(!IO::Socket::UNIX->new("$folder/.s.PGSQL.$port"), 'PgBouncer has ended');
+# Run pool_client.py.  Returns what it tells.
+sub run_client
+{
+	my ($what, $connstr) = @_;
+	my ($stdout, $stderr) = run_command([ $python, "$FindBin::Bin/../lib/pool_client.py", $what, $connstr ]);
+
+	note $stderr if $stderr ne '';
+	return $stdout;
+}
+
+SKIP:
+{
+	skip 'python3-psycopg is not there', 1 if !run_log([ $python, '-c', 'import psycopg' ]);
+
+	is(run_client('set', $pool), "True\nFalse\nFalse", 'SET LOCAL holds in its transaction, and SET does not stay with the client');
+	$node->safe_psql('postgres', "ALTER ROLE CURRENT_USER SET vali_blob.session_ttl = '1h'");
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid, 10000) $pooled");
+	is(through_pool(q{SELECT expires_at < created_at + interval '2 hours' FROM start_upload('file')}),
+		't', '... what is set for the role holds for all');
+
+	like(run_client('statements', $run->{statements}), qr/\Apending\n1\nadvanced\ncomplete\n.*transaction/,
+		'statement mode: all calls, but no transaction over several');
+
+	# as drivers prepare them, by messages of the protocol
+	my ($major, $minor) = qx("$pgbouncer" --version) =~ /(\d+)\.(\d+)/;
+
+	foreach my $kept ($major > 1 || $minor >= 21 ? (0, 100) : undef)
+	{
+		my $other = start_pgbouncer(defined $kept ? "max_prepared_statements = $kept" : ());
+
+		$node->safe_psql('postgres', q{SELECT delete_upload('prepared'); SELECT start_upload('file', 20, upload_id => 'prepared')});
+		is(run_client('prepared', $other->{transactions}), $kept ? "advanced\nadvanced\nreplayed" : "advanced\n26000\nadvanced",
+			"named prepared statements, PgBouncer $major.$minor" . (defined $kept ? ", max_prepared_statements = $kept" : ''));
+		stop_pgbouncer($other);
+	}
+}
+
+stop_pgbouncer($run);
 $node->stop;
 done_testing();
