@@ -15,11 +15,13 @@ ones, tables are emptied and dropped.
 
 Looked for are crashes, errors of class XX, SQLSTATEs that hostile values must not lead
 to, broken invariants of the tables, sessions that go back, memory that grows, a sweeper
-that is gone, and calls that never end.  The output is TAP.
+that is gone, and calls that never end; after ENOUGH_SCRIPTS, also functions that have
+never returned, as then nothing of the above says anything about them.  The output is TAP.
 
 Servers are initdb's and postgres' of the PATH, in the TMPDIR.
 """
 
+import collections
 import os
 import random
 import re
@@ -38,6 +40,7 @@ PATIENCE = 60  # seconds, until something that ought to end never does
 CALLERS = 5
 LEDGERS = 2
 CHANGERS = 2
+ENOUGH_SCRIPTS = 50_000  # for each function to be called with success
 WORKER = "vali_blob worker"
 SETTINGS = """
     fsync = off
@@ -50,6 +53,7 @@ SETTINGS = """
     deadlock_timeout = 50ms
     autovacuum_naptime = 1s
     wal_level = logical
+    track_functions = all
     logging_collector = on
     log_line_prefix = '@@ %a | %b | '
     log_directory = log
@@ -961,6 +965,7 @@ class Round:
         self.problems = []
         self.seen = {}
         self.calls = 0
+        self.returned = collections.Counter()  # calls without an error, by function
 
     def problem(self, what):
         self.problems.append(what)
@@ -979,6 +984,7 @@ class Round:
         self.run_sessions(sessions)
         try:
             self.check(connect(self.database, "fuzz"))
+            self.count_returned(connect(self.database, "fuzz"))
             self.drop_database()
         except psycopg2.Error as error:
             self.problem(f"the round does not end: {error}")
@@ -1014,6 +1020,7 @@ class Round:
             AND d.deptype = 'e' """
         self.functions = [function for function in read_functions(connection, self.schema)
                           if not (self.keeps_queue and function.name in ("finish_reclaim", "delete_upload"))]
+        self.returned.update({function.name: 0 for function in self.functions})
         self.tables = [name for name, in rows(connection, f"""
             SELECT relname {of_extension} JOIN pg_class c ON c.oid = d.objid AND d.classid = 'pg_class'::regclass
             WHERE relkind = 'r' ORDER BY c.oid""")]
@@ -1068,6 +1075,11 @@ class Round:
                 self.problem(f"{what}: {found[:5]}")
         if self.kind == "calm":
             self.check_memory(connect(self.database, "fuzz"))
+
+    def count_returned(self, connection):
+        for name, times in rows(connection, "SELECT funcname, calls FROM pg_stat_user_functions"):
+            if name in self.returned:  # and not a helper, or one that was renamed
+                self.returned[name] += times
 
     def end_prepared(self, connection, age):
         """Rolls back transactions that were prepared, and whose session has ended since: what
@@ -1246,6 +1258,7 @@ def main():
     server = Server()
     begin = time.monotonic()
     number = failed = calls = 0
+    returned = collections.Counter()
     server.start()
     try:
         while number == 0 or time.monotonic() - begin < seconds:
@@ -1257,14 +1270,22 @@ def main():
                 server.wait()
                 fuzz.problems += [str(error)] + server.read_log(fuzz)
             calls += fuzz.calls
+            returned.update(fuzz.returned)
             report(number, f"a {fuzz.kind} round of seed {fuzz.seed}, {fuzz.calls} scripts, {len(fuzz.seen)} SQLSTATEs", fuzz.problems)
             failed += fuzz.problems != []
         problems = check_sweeper(server) + ([] if calls else ["nothing was called"])
         report(number + 1, "the sweeper goes on", problems)
         failed += problems != []
+        count = number + 1
+        if calls >= ENOUGH_SCRIPTS:
+            never = [f"{name} has never returned" for name, times in returned.items() if times == 0]
+            rarest = min(returned, key=returned.get)
+            count += 1
+            report(count, f"all functions have returned, {rarest} least often, {returned[rarest]} times", never)
+            failed += never != []
     finally:
         server.stop()
-    print(f"1..{number + 1}")
+    print(f"1..{count}")
     sys.exit(failed > 0)
 
 
