@@ -134,6 +134,7 @@ DDL_CONTEXT = re.compile('SQL statement "(GRANT|REVOKE) ')
 
 IDS = [f"u{i}" for i in range(10)]
 OWNERS = ["ann", "bob", "żółw"]
+PARTS = [f"part {i}" for i in range(20)]  # partial, with all their bytes, for concatenate_uploads
 
 # Values by the name of an argument, as a client would pass them.  Arguments that are
 # not here, new ones for example, get those of their type.
@@ -232,6 +233,8 @@ class Values:
     def likely(self, name, kind):
         """Returns a value as a client would pass it, if the argument is a known one."""
         if kind.endswith("[]"):
+            if name == "upload_ids" and self.rng.random() < 0.1:
+                return f"ARRAY['{self.rng.choice(PARTS)}']::{kind}"
             # all arrays of a call are as long
             values = [self.likely(name[:-1] if name.endswith("s") else name, kind[:-2]) for _ in range(3)]
             return f"ARRAY[{', '.join(values)}]"
@@ -1017,6 +1020,8 @@ class Round:
             self.ledger_ids.append("ledger any")
             rows(connection, f"SELECT {self.schema}.start_upload('file', ttl => '0', upload_id => 'ledger any', any_order => true)")
             rows(connection, f"SELECT {self.schema}.set_upload_quota('ann', 3, 1000, 100)")
+            for name in PARTS:
+                rows(connection, f"SELECT {self.schema}.start_upload('file', 0, ttl => '0', upload_id => '{name}', partial => true)")
 
     def read_catalog(self, connection):
         # the names of types are qualified, for callers with an empty search_path, too
