@@ -63,8 +63,12 @@ export class Store extends DataStore {
     // A client declares the length once more if the process died that it had told it; @tus/server would refuse that.
     if (headers['upload-length'] === String(session.total_size)) delete headers['upload-length']
     await this.use(session)
+    const { metadata } = session
+    if (method === 'GET') { // @tus/server puts them into headers, which do not take all characters
+      for (const name of ['filename', 'filetype']) metadata[name] &&= metadata[name].replace(/[^ -~]/g, '_')
+    }
     return new Upload({ id, offset: session.uploaded_bytes, size: session.total_size ?? undefined,
-      metadata: Object.keys(session.metadata).length ? session.metadata : undefined })
+      metadata: Object.keys(metadata).length ? metadata : undefined })
   }
 
   // Adds to the answer what @tus/server does not, and ends an upload that has all its bytes: the process that has

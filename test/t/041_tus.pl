@@ -223,6 +223,8 @@ sub create_upload
 my $upload = create_upload({ 'Upload-Length' => 1000, 'Upload-Metadata' => 'filename Y2F0,private' });
 my $partial = create_upload({ 'Upload-Length' => 1000, 'Upload-Concat' => 'partial' });
 my $deferred = create_upload({ 'Upload-Defer-Length' => 1 });
+my @unusual = map { create_upload({ 'Upload-Length' => 0, 'Upload-Metadata' => $_ }) }
+  'filename 5pelLnR4dA==', 'filename Cg==', 'filetype dGV4dC9wbGFpbjthPSLml6Ui', 'filetype dGV4dC9wbGFpbjthPSIKIg==';
 my $expired = create_upload({ 'Upload-Length' => 1000 });
 my $id = $expired =~ s{.*/}{}r;
 $node->safe_psql('postgres', qq{UPDATE upload_session SET expires_at = '-infinity' WHERE upload_id = '$id'});
@@ -273,6 +275,8 @@ foreach (
 	[ 'a long address', 404, HEAD => '/files/' . 'a' x 4000, {} ],
 	[ 'an unknown method', 404, PUT => $upload, {}, 'a' ],
 	[ 'an unfinished file', 404, GET => $upload, {} ],
+	[ 'an upload of another program', 404, GET => '/files/other', {} ],
+	(map { [ 'a file whose name or type no header can have', 200, GET => $_, {} ] } @unusual),
 	[ 'an expired upload', 410, HEAD => $expired, {} ],
 	[ 'an expired upload', 410, PATCH => $expired, { 'Upload-Offset' => 0 }, 'a' ],
 	[ 'the rest', 204, PATCH => $upload, { 'Upload-Offset' => 400 }, 'b' x 600 ],
@@ -292,6 +296,9 @@ $answer = request('HEAD', $upload, {});
 is_deeply([ @{ $answer->{headers} }{ 'upload-offset', 'upload-length', 'upload-metadata', 'upload-expires' } ],
 	[ '1000', '1000', 'private,filename Y2F0', undef ], 'an upload that is complete');
 is(request('GET', $upload, {})->{content}, 'a' x 400 . 'b' x 600, 'its file');
+$answer = request('GET', $unusual[0], {});
+is($answer->{headers}{'content-disposition'}, 'attachment; filename="_.txt"', 'a name with characters that no header can have');
+is(request('HEAD', $unusual[0], {})->{headers}{'upload-metadata'}, 'filename 5pelLnR4dA==', '... as the client has sent it');
 $answer = request('PATCH', $partial, { 'Upload-Offset' => 0 }, 'c' x 1000);
 like($answer->{headers}{'upload-expires'}, qr/GMT$/, 'an upload expires');
 is(request('HEAD', $partial, {})->{headers}{'upload-concat'}, 'partial', 'a partial upload');
