@@ -2,7 +2,8 @@
 // of the lease fences what a process writes that was frozen, while another one has gone on.
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { call, isLive, refusal, request } from './store.js'
+import { call } from './database.js'
+import { isLive, refusal, request } from './store.js'
 
 const duration = process.env.LEASE ?? '15 s' // how long an upload waits for a process that has died
 const renewal = Number(process.env.LEASE_RENEWAL_MS ?? 1000)

@@ -3,8 +3,10 @@ import { createHash } from 'node:crypto'
 import { createServer } from 'node:http'
 import { basename } from 'node:path'
 import { ERRORS, Metadata, Server } from '@tus/server'
+import { call } from './database.js'
 import { locker } from './locker.js'
-import { call, isLive, refusal, request, Store } from './store.js'
+import { reclaim } from './reclaim.js'
+import { isLive, refusal, request, Store } from './store.js'
 
 const { STORAGE, PORT = '1080', HOST = '127.0.0.1', MAX_SIZE = 100e9, KEEP_PARTIAL = '10 min', RECLAIM_MS = 10000 } = process.env
 const path = '/files'
@@ -68,6 +70,6 @@ const server = createServer((req, res) => {
 server.requestTimeout = 0 // Node.js would end every upload after five minutes
 server.listen(Number(PORT), HOST, () => console.log(`http://${HOST}:${PORT}${path}`))
 
-const reclaim = () => store.reclaim(KEEP_PARTIAL).catch((error) => console.error(error.message))
-  .finally(() => setTimeout(reclaim, Number(RECLAIM_MS)))
-reclaim()
+const reclaimForever = () => reclaim(store, KEEP_PARTIAL).catch((error) => console.error(error.message))
+  .finally(() => setTimeout(reclaimForever, Number(RECLAIM_MS)))
+reclaimForever()

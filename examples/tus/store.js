@@ -6,30 +6,15 @@ import fs from 'node:fs/promises'
 import { join } from 'node:path'
 import { randomUUID } from 'node:crypto'
 import { DataStore, Upload } from '@tus/server'
-import pg from 'pg'
+import { call, callAll } from './database.js'
 
 const pieceSize = Number(process.env.PIECE_SIZE ?? 8 * 1024 * 1024)
-pg.types.setTypeParser(pg.types.builtins.INT8, Number) // pg returns bigint as a string; sizes are below 2^53
-const pool = new pg.Pool({ max: 20, connectionTimeoutMillis: 5000 })
-pool.on('error', () => {}) // an idle connection has broken; unheard, that would end the process
 
 // What store and locker know of the request that they work for: req, res, epoch, session
 export const request = new AsyncLocalStorage()
 export const refusal = (status_code, text) => Object.assign(new Error(text), { status_code, body: `${text}\n` })
 export const isLive = ({ status }) => status === 'pending' || status === 'in_progress'
-const isFolder = (name) => /^([0-9a-f]{32}|[0-9a-f]{64})$/.test(name) // a random id, or the hash of a list
 const isReady = (session) => isLive(session) && session.uploaded_bytes === session.total_size
-
-// Calls a function with named arguments, in a transaction of its own.
-export async function callAll(name, args) {
-  const list = Object.keys(args).map((argument, i) => `${argument} => $${i + 1}`)
-  try {
-    return (await pool.query(`SELECT * FROM ${name}(${list})`, Object.values(args))).rows
-  } catch (error) {
-    throw error instanceof pg.DatabaseError ? error : Object.assign(error, { code: '08006' }) // no connection
-  }
-}
-export const call = async (name, args) => (await callAll(name, args))[0]
 
 // Makes the names in a folder survive a crash.
 async function sync(folder) {
@@ -39,9 +24,9 @@ async function sync(folder) {
 
 export class Store extends DataStore {
   extensions = ['creation', 'creation-with-upload', 'creation-defer-length', 'termination', 'expiration', 'concatenation']
-  constructor(root, maxSize) { Object.assign(super(), { root, maxSize }) }
-  folder(id) { return join(this.root, id) }
-  file(id) { return join(this.root, id, 'file') }
+  constructor(root, maxSize) { Object.assign(super(), { root, maxSize, marks: join(root, 'unrecorded') }) }
+  folder(name) { return join(this.root, name) }
+  file(name) { return join(this.root, name, 'file') }
 
   async create(upload) {
     const { partial = false } = request.getStore()
@@ -106,21 +91,26 @@ export class Store extends DataStore {
       }
       if (piece) offset = await this.confirm(id, offset, epoch, piece)
     } finally {
-      await piece?.handle.close()
+      // What is not confirmed goes: a disk that is full would stay so.
+      await piece?.handle.close().finally(() => piece.stays || fs.rm(join(this.folder(id), piece.name), { force: true }))
     }
     if (offset === session.total_size && !session.partial) await this.finish(id)
     return offset
   }
 
   // Bytes first, confirmation second.  Returns where to go on.
-  async confirm(id, offset, epoch, { name, length, handle }) {
-    await handle.sync()
-    await handle.close()
+  async confirm(id, offset, epoch, piece) {
+    await piece.handle.sync()
+    await piece.handle.close()
     await sync(this.folder(id))
     const result = await call('try_advance_upload', {
-      upload_id: id, chunk_offset: offset, chunk_length: length, etag: name, lease_epoch: epoch || null })
+      upload_id: id, chunk_offset: offset, chunk_length: piece.length, etag: piece.name, lease_epoch: epoch || null
+    }).catch((error) => {
+      piece.stays = /^(08|57|XX)/.test(error.code) // with these it may be confirmed, and the answer lost
+      throw error
+    })
+    piece.stays = result.outcome === 'advanced' || result.outcome === 'replaced'
     if (result.outcome !== 'advanced') {
-      if (result.outcome !== 'replaced') await fs.rm(join(this.folder(id), name))
       throw Object.assign(new Error(`the chunk at ${offset}: ${result.outcome}`), { code: result.outcome })
     }
     this.showExpiry(result)
@@ -129,7 +119,10 @@ export class Store extends DataStore {
 
   // Ends an upload: only when its file stands, the pieces go, and only then it is complete.
   async finish(id) {
-    await this.assemble([id], id)
+    if (!await fs.access(this.file(id)).then(() => true, () => false)) {
+      await fs.rename(await this.assemble([id]), this.file(id))
+    }
+    await sync(this.folder(id))
     for (const name of await fs.readdir(this.folder(id))) {
       if (name !== 'file') await fs.rm(join(this.folder(id), name), { force: true })
     }
@@ -137,9 +130,8 @@ export class Store extends DataStore {
     request.getStore().res.removeHeader('Upload-Expires')
   }
 
-  // Puts the pieces of uploads together.  Until the file is whole, it is in the folder of the first one.
-  async assemble(ids, id) {
-    if (await fs.access(this.file(id)).then(() => true, () => false)) return
+  // Puts the pieces of uploads together.  Returns a file that the caller puts into its place.
+  async assemble(ids) {
     const draft = join(this.folder(ids[0]), `draft-${randomUUID()}`)
     const handle = await fs.open(draft, 'wx')
     try {
@@ -152,13 +144,13 @@ export class Store extends DataStore {
         }
       }
       await handle.sync()
+    } catch (error) {
+      await fs.rm(draft, { force: true }) // as in write()
+      throw error
     } finally {
       await handle.close()
     }
-    await fs.mkdir(this.folder(id), { recursive: true })
-    await fs.rename(draft, this.file(id))
-    await sync(this.folder(id))
-    await sync(this.root)
+    return draft
   }
 
   // Makes one upload of partial ones.  The same list gives the same upload, if the client has to ask again.
@@ -169,35 +161,28 @@ export class Store extends DataStore {
     if (!sessions.every((session) => session.partial)) throw refusal(400, 'an upload is not partial')
     if (!sessions.every(isReady)) throw refusal(409, 'a partial upload is not ready')
     if (sessions.reduce((sum, { total_size }) => sum + total_size, 0) > this.maxSize) throw refusal(413, 'too large')
-    await this.assemble(ids, id)
+    const draft = await this.assemble(ids)
+    // No other attempt uses this folder.  As long as it has a mark, the file in it may be without a session.
+    const folder = `${id}.${randomUUID()}`
+    await fs.mkdir(join(this.marks, folder), { recursive: true })
+    await sync(this.marks)
+    await fs.mkdir(this.folder(folder))
+    await fs.rename(draft, this.file(folder))
+    await sync(this.folder(folder))
+    await sync(this.root)
     await call('concatenate_uploads', { upload_id: id, upload_ids: ids, path: `whole/${id}`, metadata,
-      provider_data: { folder: id }, result: { file: this.file(id) } })
+      provider_data: { folder }, result: { file: this.file(folder) } })
+    await fs.rm(join(this.marks, folder), { recursive: true, force: true })
   }
 
   async read(id) {
-    const handle = await fs.open(this.file(id)).catch(() => { throw refusal(404, 'there is no file yet') })
+    const folder = request.getStore().session.provider_data?.folder ?? id
+    const handle = await fs.open(this.file(folder)).catch(() => { throw refusal(404, 'there is no file yet') })
     return handle.createReadStream()
   }
 
   async remove(id) {
     const { delete_upload: deleted } = await call('delete_upload', { upload_id: id, reclaim_complete: true })
     if (!deleted) throw refusal(404, 'there is no such upload')
-  }
-
-  // Frees what aborted, expired and deleted uploads have left, and partial ones that were concatenated a while ago:
-  // until then, a client that has lost the answer still finds them.
-  async reclaim(idle) {
-    for (const { upload_id, partial } of await callAll('list_uploads', { path_prefix: 'partial/', status: 'complete', idle_for: idle })) {
-      if (partial) await call('delete_upload', { upload_id, reclaim_complete: true })
-    }
-    for (const { id, upload_id, provider_data } of await callAll('claim_reclaims', {})) {
-      try {
-        if (!isFolder(upload_id) || provider_data?.folder !== upload_id) throw new Error('this storage makes no such folder')
-        await fs.rm(this.folder(provider_data.folder), { recursive: true, force: true, maxRetries: 3 })
-        await call('finish_reclaim', { id })
-      } catch (error) {
-        await call('fail_reclaim', { id, error: error.message })
-      }
-    }
   }
 }

@@ -9,6 +9,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 
 use Digest::SHA;
+use File::Path;
 use HTTP::Tiny;
 use IO::Select;
 use IO::Socket::INET;
@@ -33,7 +34,9 @@ my $seed = $ENV{RANDOM_SEED} || time;
 note "RANDOM_SEED=$seed";
 srand $seed;
 
-my $node = upload_node('main', conf => "vali_blob.sweep = off\nvali_blob.session_ttl = 1h");
+# No commit waits for the standby, which is not there, but where a role says so.
+my $node = upload_node('main', conf => "vali_blob.sweep = off\nvali_blob.session_ttl = 1h\n"
+	  . "wal_level = replica\nmax_wal_senders = 1\nsynchronous_standby_names = 'nobody'\nsynchronous_commit = local");
 $node->safe_psql('postgres', q{CREATE ROLE upload_server LOGIN; SELECT grant_upload_access('upload_server')});
 
 # --- the servers
@@ -122,7 +125,15 @@ sub make_file
 }
 
 sub digest { return Digest::SHA->new(256)->addfile($_[0], 'b')->hexdigest; }
-sub stored { return "$storage/" . ($_[0] =~ s{.*/}{}r) . '/file'; }
+
+# Where the file of an upload is; that of a final one is in a folder of the attempt to make it.
+sub stored
+{
+	my ($id) = $_[0] =~ m{([^/]*)$};
+	my ($file) = glob "$storage/$id*/file";
+
+	return $file // "$storage/$id/file";
+}
 
 # Upload files with tus-js-client, and kill servers meanwhile.  Returns their URLs.
 sub upload
@@ -189,8 +200,12 @@ my @partial = split /\n/, $node->safe_psql('postgres', q{
 	SELECT jsonb_array_elements_text(concatenated_from) FROM upload_session WHERE concatenated_from IS NOT NULL});
 is($node->safe_psql('postgres', q{SELECT count(*), sum(jsonb_array_length(concatenated_from)) FROM upload_session WHERE concatenated_from IS NOT NULL}),
 	'2|7', 'parallel uploads were concatenated');
+# A process that was killed may have claimed some; that lasts for minutes.
+my $unclaim = q{UPDATE upload_reclaim SET claimed_until = '-infinity' WHERE claimed_until > now()};
+$node->safe_psql('postgres', $unclaim);
 wait_until('the partial uploads are freed', sub { !grep { -e "$storage/$_" } @partial });
 pass('the partial uploads are freed');
+my %killed = map { $_ => 1 } glob "$storage/*/*";    # pieces of processes that were killed go when their uploads end
 is($node->safe_psql('postgres', q{SELECT status FROM get_upload('other')}), 'complete', '... and no other');
 
 # --- requests
@@ -411,9 +426,44 @@ foreach (
 	$socket->flush;
 	ok(IO::Select->new($socket)->can_read($PostgreSQL::Test::Utils::timeout_default), "$name in the middle of a request");
 	like(<$socket>, qr/ $status /, "... is answered with $status");
+	wait_until('what was not confirmed to go', sub { !grep { -e } glob "$storage/$id/*" });
+	rmtree("$storage/$id") if ($sql // '') =~ /DELETE FROM/;    # nothing else would free it
 	$end->() if $end;
 	wait_until('the servers to write', sub { 2 == grep { can_write($_) } @urls });
 }
+
+# A connection that is lost when a piece was confirmed, and before the server hears of it
+my $piece;
+$socket = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$servers[0]{port}") or die $!;
+print $socket join "\r\n", 'POST /files HTTP/1.1', 'Host: localhost', 'Tus-Resumable: 1.0.0', 'Upload-Length: 200',
+  'Content-Type: application/offset+octet-stream', 'Content-Length: 100', '', 'a' x 50;
+$socket->flush;
+wait_until('the request to begin', sub { ($piece) = grep { -s == 50 } glob "$storage/*/0-0" });
+$node->safe_psql('postgres', 'ALTER ROLE upload_server SET synchronous_commit = on');
+end_connections();
+print $socket 'a' x 50;
+$socket->flush;
+my $waiting = q{FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query ~ 'try_advance_upload'};
+wait_until('the commit to wait', sub { $node->safe_psql('postgres', "SELECT count(*) $waiting") eq '1' });
+$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) $waiting");
+like(<$socket>, qr/ 503 /, 'the answer to a confirmation is lost');
+$node->safe_psql('postgres', 'ALTER ROLE upload_server RESET synchronous_commit');
+end_connections();
+wait_until('the servers to write', sub { 2 == grep { can_write($_) } @urls });
+$upload = '/files/' . ($piece =~ m{([^/]*)/0-0$})[0];
+is(request('HEAD', $upload, {})->{headers}{'upload-offset'}, 100, '... and the piece counts');
+is(request('PATCH', $upload, { 'Upload-Offset' => 100 }, 'b' x 100)->{status}, 204, '... so the client goes on');
+is(request('GET', $upload, {})->{content}, 'a' x 100 . 'b' x 100, '... and the file is right');
+
+# A disk that is full when the file is put together
+$upload = create_upload({ 'Upload-Length' => 100, 'Upload-Concat' => 'partial' });
+$id = $upload =~ s{.*/}{}r;
+request('PATCH', $upload, { 'Upload-Offset' => 0 }, 'a' x 100);
+append_to_file("$folder/full", '');
+is($http->post("$urls[0]/files", { headers => { 'Tus-Resumable' => '1.0.0', 'Upload-Concat' => "final;$upload" } })->{status}, 507,
+	'there is no room for a final file');
+unlink "$folder/full";
+is(scalar(() = glob "$storage/$id/*"), 1, '... and nothing of it is left');
 
 # Two clients send different files to one upload.
 my @files = map { make_file("rival$_", 3_000_000) } 1, 2;
@@ -437,10 +487,49 @@ sub is_freed
 	my ($url, $name) = @_;
 	my $id = $url =~ s{.*/}{}r;
 
-	wait_until($name, sub { !-e "$storage/$id" });
+	wait_until($name, sub { !grep { -e } glob "$storage/$id*" });
 	pass($name);
 	return;
 }
+
+# A process is killed when a final file stands, and is not recorded yet.
+my @parts = map { create_upload({ 'Upload-Length' => 10, 'Upload-Concat' => 'partial' }) } 1, 2;
+request('PATCH', $parts[$_], { 'Upload-Offset' => 0 }, $_ x 10) foreach 0, 1;
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN; LOCK TABLE upload_session IN SHARE ROW EXCLUSIVE MODE');
+$socket = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$servers[0]{port}") or die $!;
+print $socket join "\r\n", 'POST /files HTTP/1.1', 'Host: localhost', 'Tus-Resumable: 1.0.0', "Upload-Concat: final;@parts", '', '';
+$socket->flush;
+$waiting = q{FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'concatenate_uploads'};
+wait_until('the file to stand', sub { $node->safe_psql('postgres', "SELECT count(*) $waiting") eq '1' });
+restart_server($servers[0]);
+$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid, 60000) $waiting");
+$session->query_safe('ROLLBACK');
+$session->quit;
+$node->safe_psql('postgres', $unclaim);
+is_freed(Digest::SHA::sha256_hex(join ' ', map { s{.*/}{}r } @parts), 'a final file that was not recorded is freed');
+$upload = request('POST', '/files', { 'Upload-Concat' => "final;@parts" })->{headers}{location};
+is(request('GET', $upload, {})->{content}, '0' x 10 . '1' x 10, '... and made again for a client that has lost the answer');
+
+# Only a file that is marked, that no session has, and that has stood for some time goes.
+my ($recorded) = map { m{([^/]*)/file$} } stored($upload);
+my ($young, $purged, $other) = map { "$storage/" . $_ x 64 . '.00000000-0000-4000-8000-000000000000' } 'a' .. 'c';
+my %marks = ("$storage/$recorded" => 0, $young => time + 1_000_000, $other => 0);
+foreach ($young, $purged, $other)
+{
+	mkdir $_ or die "$_: $!";
+	append_to_file("$_/file", 'a');
+}
+foreach (keys %marks)
+{
+	my $mark = s{.*/}{$storage/unrecorded/}r;
+
+	mkdir $mark or die "$mark: $!";
+	utime $marks{$_}, $marks{$_}, $mark or die "$mark: $!";
+}
+wait_until('the marks', sub { 1 == grep { -e } glob "$storage/unrecorded/*" });
+is_deeply([ map { scalar -e "$_/file" } "$storage/$recorded", $young, $purged, $other ], [ 1, 1, 1, undef ], 'a file that has, or may get, or had, a session stays');
+rmtree([ $young, $purged, glob "$storage/unrecorded/*" ]);
 
 $upload = create_upload({ 'Upload-Length' => 1000 });
 request('PATCH', $upload, { 'Upload-Offset' => 0 }, 'a' x 500);
@@ -470,6 +559,18 @@ is($node->safe_psql('postgres', q{SELECT count(*) FROM upload_reclaim WHERE last
 	'what names no folder of the upload stays in the queue');
 is_deeply([ grep { !-e } @files ], [], '... and nothing is removed');
 $node->safe_psql('postgres', 'DELETE FROM upload_reclaim');
+rmtree([ @files[ -2, -1 ] ]);
+
+$node->safe_psql('postgres', 'SELECT sweep_uploads()');
+wait_until('the queue', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM upload_reclaim') eq '0' });
+my %live = map { $_ => 1 } 'unrecorded', split /\n/, $node->safe_psql('postgres', q{
+	SELECT provider_data->>'folder' FROM upload_session WHERE status IN ('pending', 'in_progress', 'complete')});
+is_deeply([ grep { !$live{$_} } map { s{.*/}{}r } glob "$storage/*" ], [], 'of uploads that have ended without the file, nothing is left');
+is_deeply([ glob "$storage/unrecorded/*" ], [], '... nor a mark');
+my @pieces = split /\n/, $node->safe_psql('postgres', q{
+	SELECT session.upload_id || '/' || part.etag FROM upload_session AS session, list_parts(session.upload_id, NULL, 1000) AS part});
+my %confirmed = map { $_ => 1 } @pieces;
+is_deeply([ grep { !m{/file$} && !$confirmed{$_} } map { s{^\Q$storage/}{}r } grep { !$killed{$_} } glob "$storage/*/*" ], [], '... nor a piece that is not confirmed');
 
 is_deeply([ grep { $_ >= 500 } @statuses ], [], 'no request was a failure of the server');
 $node->stop;
