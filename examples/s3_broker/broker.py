@@ -14,6 +14,7 @@ from uploads import ANSWERS, UUID, Answer, demand, sqlstate
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    default_request_version = "HTTP/1.0"  # with HTTP/0.9, what is not HTTP would have an answer without a status
     timeout = float(os.environ.get("CLIENT_TIMEOUT", 60))  # seconds that a client may be silent
 
     def handle_request(self):
@@ -39,6 +40,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_request
+
+    def send_error(self, code, *texts):
+        """Answers what http.server itself refuses.  An unknown method or version is the client's error."""
+        super().send_error({501: 405, 505: 400}.get(code, code), *texts)
 
     def body(self):
         """The JSON object that a client sends, if it sends something."""

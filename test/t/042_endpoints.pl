@@ -34,11 +34,14 @@ $ENV{NODE_EXTRA_CA_CERTS} = '/etc/ssl/certs/ca-certificates.crt';
 
 # --- the servers
 
-# How each is built, and the command that starts it.
+# How each is built, the command that starts it, and what it answers to a transfer encoding
+# and to a version of HTTP that are unknown: some libraries answer these before the endpoint.
 my %languages = (
 	python => {
 		ready => sub { run_log([ '/usr/bin/python3', '-c', 'import psycopg, psycopg_pool' ]) },
 		command => [ '/usr/bin/python3', "$examples/python/upload_server.py" ],
+		encoding => 411,
+		version => 400,
 		uri => 'postgresql://upload_server@127.0.0.1:%d/python' },
 	go => {
 		ready => sub {
@@ -46,10 +49,14 @@ my %languages = (
 			return -d '/usr/share/gocode/src/github.com/lib/pq' && run_log([ 'go', 'build', '-o', "$tmp/go_server", glob "$examples/go/*.go" ]);
 		},
 		command => ["$tmp/go_server"],
+		encoding => 501,
+		version => 505,
 		uri => 'postgres://upload_server@127.0.0.1:%d/go?sslmode=disable' },
 	java => {
 		ready => sub { $jars =~ /Hikari/ && run_log([ 'javac', '-cp', $jars, '-d', "$tmp/java_classes", glob "$examples/java/*.java" ]) },
 		command => [ 'java', '-XX:TieredStopAtLevel=1', '-cp', "$jars:$tmp/java_classes", 'UploadServer' ],
+		encoding => 501,
+		version => 404,
 		uri => 'jdbc:postgresql://127.0.0.1:%d/java?user=upload_server' });
 
 # Start one, with a folder of its own, and by a command that runs commands, if they are given.
@@ -95,9 +102,10 @@ sub send_head
 {
 	my ($n, $method, $path, %headers) = @_;
 	my $socket = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$ports[$n]", Timeout => $limit) or die "no connection: $!";
+	my $version = delete $headers{version} // '1.1';
 
 	$headers{'Tus-Resumable'} //= '1.0.0';
-	$socket->print("$method $path HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+	$socket->print("$method $path HTTP/$version\r\nHost: 127.0.0.1\r\n",
 		(map { $headers{$_} eq '' ? () : "$_: $headers{$_}\r\n" } sort keys %headers), "\r\n");
 	$socket->flush;
 	return $socket;
@@ -200,6 +208,9 @@ sub check_answers
 		[ 'HEAD', "/uploads/$ten", { 'X-Remote-User' => "a\0b" }, undef, 400 ],
 		[ 'GET', "/uploads/$ten", {}, undef, 405 ],
 		[ 'PUT', '/uploads', {}, '', 405 ],
+		(map { [ $_, "/uploads/$ten", {}, undef, 405 ] } 'BREW', 'TRACE', 'handle_request'),
+		[ 'HEAD', "/uploads/$nobody", { version => '2.0' }, undef, $languages{$name}{version} ],
+		[ 'POST', '/uploads', { 'Transfer-Encoding' => 'gzip', 'Content-Length' => '' }, '', $languages{$name}{encoding} ],
 		[ 'POST', "/uploads/$ten", { 'X-HTTP-Method-Override' => 'HEAD' }, '', 200 ],
 		[ 'PATCH', "/uploads/$ten", { %bytes, 'Upload-Offset' => 0 }, 'abcd', 409 ],
 		[ 'PATCH', "/uploads/$ten", { %bytes, 'Upload-Offset' => 3 }, 'x', 409 ],

@@ -147,6 +147,7 @@ foreach (
 	[ 'GET', '/../x', undef, 404 ],
 	[ 'GET', '', undef, 405 ],
 	[ 'PUT', "/$id", {}, 405 ],
+	(map { [ $_, "/$id", undef, 405 ] } 'HEAD', 'OPTIONS', 'BREW', 'handle_request'),
 	[ 'POST', '', '{', 400 ],
 	[ 'POST', '', '[]', 400 ],
 	[ 'POST', '', "\xff", 400 ],
@@ -201,6 +202,8 @@ my $end = "\r\n\r\n";
 is(read_status(begin_request(0, "GET /uploads/$id HTTP/1.1\r\nX-Remote-User: a\0b$end")), 400, '400 for an owner with a null character');
 is(read_status(begin_request(0, "POST /uploads HTTP/1.1\r\nX-Remote-User: a\0b\r\nContent-Length: $length$end$body")), 400, '... who starts an upload');
 is(read_status(begin_request(2, "POST /uploads HTTP/1.1\r\nContent-Length: 50$end\{\"id\"")), 408, '408 for less than Content-Length says');
+is(read_status(begin_request(0, "GET /uploads/$id HTTP/2.0$end")), 400, '400 for a version of HTTP that is unknown');
+is(read_status(begin_request(0, "GET$end")), 400, '400 for what is not HTTP');
 is(read_status(begin_request(0, "GET /uploads/$id HTTP/1.1$end")), 200, '200 for one that is well');
 
 # S3 has the last word

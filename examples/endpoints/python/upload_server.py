@@ -52,6 +52,7 @@ def explain(error):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"  # with HTTP/0.9, what is not HTTP would have an answer without a status
     timeout = 60  # seconds that a client may be silent
 
     def handle_request(self):
@@ -77,6 +78,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(*reply)
 
     do_OPTIONS = do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_request
+
+    def send_error(self, code, *texts):
+        """Answers what http.server itself refuses.  An unknown method or version is the client's error."""
+        super().send_error({501: 405, 505: 400}.get(code, code), *texts)
 
     def answer(self, status, text="", headers={}):
         self.send_response(status)
