@@ -507,7 +507,7 @@ $node->safe_psql('postgres', q{CREATE ROLE upload_server LOGIN; ALTER ROLE uploa
 my $npm = run_npm('install', '--prefix', $tmp, 'tus-js-client@4.3.1');
 $ENV{NODE_PATH} = "$tmp/node_modules";
 
-foreach my $file (glob "$examples/{*,../s3_broker}/*.{py,go,java}")
+foreach my $file (glob "$examples/{*,../*}/*.{py,go,java,js}")
 {
 	cmp_ok(() = slurp_file($file) =~ /\n/g, '<', 200, "short enough to be read: $file" =~ s{/.*/}{}r);
 }
