@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use Digest::SHA;
+use File::Basename;
 use FindBin;
 use JSON::PP;
 
@@ -27,13 +28,37 @@ foreach my $script (sort keys %released)
 my ($control) = slurp_file("$root/vali_blob.control") =~ /^default_version = '(.*)'$/m;
 my $meta = decode_json(slurp_file("$root/META.json"));
 my @changes = slurp_file("$root/CHANGELOG.md") =~ /^## (\S+ \(.*\))$/mg;
+my ($package) = slurp_file("$root/debian/changelog") =~ /^vali-blob \((.*)-[^-]*\) /;
+
+# The scripts that CREATE EXTENSION runs, from the last one to the first.
+my %leads_to;
+foreach my $script (map { basename($_) } glob "$root/sql/*.sql")
+{
+	my ($from, $to) = $script =~ /^vali_blob--(?:(.+)--)?(.+)\.sql$/;
+
+	$leads_to{$to} = { name => $script, from => $from };
+}
+my @path = $leads_to{$control} // ();
+while (@path && defined $path[-1]{from})
+{
+	push @path, $leads_to{ $path[-1]{from} } // last;
+}
+ok(@path && !defined $path[-1]{from}, "CREATE EXTENSION finds the scripts of the control file's version");
 
 like($meta->{version}, qr/^\Q$control\E\.\d+$/, 'the version of META.json is a release of the control file\'s');
-like(shift @changes, qr/^\Q$meta->{version}\E \((?:unreleased|\d{4}-\d\d-\d\d)\)$/, 'the newest one in the CHANGELOG');
-unlike($_, qr/unreleased/, "$_ was released") foreach @changes;
+is($package, $meta->{version}, 'the package has it, too');
+like($changes[0], qr/^\Q$meta->{version}\E \((?:unreleased|\d{4}-\d\d-\d\d)\)$/, 'the newest one in the CHANGELOG');
+unlike($_, qr/unreleased/, "$_ was released") foreach @changes[ 1 .. $#changes ];
+
+# Releases after the first one with these objects change no script.
+my ($first) = grep { /^\Q$control\E\.0 / } @changes;
+my $is_frozen = !grep { !$released{ $_->{name} } } @path;
+is($first =~ /unreleased/ ? 'not frozen' : 'frozen', $is_frozen ? 'frozen' : 'not frozen',
+	"the scripts are frozen when, and only when, there is a date: $first");
 foreach my $provided (values %{ $meta->{provides} })
 {
 	is($provided->{version}, $meta->{version}, 'META.json provides it');
+	is(basename($provided->{file}), $path[0]{name}, 'with the last script');
 	ok(-f "$root/$provided->{$_}", "with $provided->{$_}") foreach 'file', 'docfile';
 }
 
