@@ -68,6 +68,7 @@ packages() {
 	fi
 	check "so is a package" says 2 "*apt-get install postgresql-server-dev-all*" \
 		env PG_SUPPORTED_VERSIONS=14 debian/rules clean
+	check "each version of PostgreSQL has a package, and scripts of its own" makes_packages_of 15 16
 
 	build_package 1.0.0 "$VALI_BLOB_WORKPLACE/release-1.0" nocheck >"$built/1.0.0.log" 2>&1 &
 	check "the packages are built, of a source package, and their tests pass" build_package 1.1.0 "$PWD" ""
@@ -113,6 +114,33 @@ pgxn_installs() {
 	mkdir -p "$(pg_config --libdir)" # which pgxn wants to be there
 	pgxn install --pg_config "$PG_CONFIG" --make make --nosudo "$1" >"$output" 2>&1 && [[ -e $control ]] || {
 		tail -n 20 "$output"
+		return 1
+	}
+}
+
+# makes_packages_of MAJOR MAJOR
+# Whether debian/ has a package for each, with files of its own.  Nothing is built, so their
+# servers need not be there.
+makes_packages_of() (
+	cp -r . "$TMPDIR/packages_of" && cd "$TMPDIR/packages_of" || return
+	unset PG_CONFIG
+	export PG_SUPPORTED_VERSIONS="$1 $2" PATH=/usr/bin:/bin
+	made=(postinst prerm README.Debian lintian-overrides)
+	pg_buildext updatecontrol && debian/rules "${made[@]/#/make-}" >/dev/null &&
+		is_like "$(printf 'Package: postgresql-%s-vali-blob\n' "$@")" "$(grep ^Package: debian/control)" &&
+		is_like "$(printf 'vali_blob for PostgreSQL %s.\n' "$@")" "$(grep -o 'vali_blob for .*' debian/control)" &&
+		is_like "" "$(grep -rE 'PGVERSION|#CLUSTERS#' debian/control debian/postgresql-*)" || return
+	for name in "${made[@]}"; do
+		has_only "$1" "$2" "debian/postgresql-$1-vali-blob.$name" &&
+			has_only "$2" "$1" "debian/postgresql-$2-vali-blob.$name" || return
+	done
+	sh -n debian/postgresql-*.postinst && sh -n debian/postgresql-*.prerm
+)
+
+# has_only MAJOR OTHER FILE
+has_only() {
+	grep -qw "$1" "$3" && ! grep -w "$2" "$3" || {
+		echo "$3 is not of PostgreSQL $1 only"
 		return 1
 	}
 }
