@@ -129,7 +129,16 @@ runuser *ALTER EXTENSION vali_blob UPDATE*' cat /tmp/commands
 	ok 'where nothing is left to do, nothing is said' says '' cat "$output"
 fi
 
-ok 'a script that is run by hand can be run where it is' test -x "/usr/share/doc/$package/examples/vali_blob_move.sh"
+documents=/usr/share/doc/$package
+for file in README.md doc/vali_blob.md doc/administration.md; do
+	ok "it has $file" cmp "$source/$file" <(zcat "$documents/${file##*/}.gz")
+done
+ok 'it has what monitors read' diff -r "$source/monitoring" "$documents/monitoring"
+for file in vali_blob_ef_view.sql vali_blob_router.sql; do
+	ok "it has $file" cmp "$source/contrib/$file" "/usr/share/postgresql/$major/extension/$file"
+done
+ok 'it has vali_blob_move.sh' cmp "$source/contrib/vali_blob_move.sh" "$documents/examples/vali_blob_move.sh"
+ok 'a script that is run by hand can be run where it is' test -x "$documents/examples/vali_blob_move.sh"
 
 # --- the removal --------------------------------------------------------------------
 
