@@ -70,7 +70,12 @@ scripts() {
 		is_interrupted install "update begin end begin end"
 	check "test/run refuses an option without its number" \
 		says 2 "test/run: --fuzz-seconds wants a whole number; *" test/run --fuzz-seconds fuzz
-	check "demo/run keeps all its promises" says 0 "*finish_reclaim: the queue is empty*" demo/run
+	check "demo/run keeps all its promises, with parallel parts and a fenced writer, and says how long it took" \
+		says 0 "*Another upload comes in +([0-9]) parts, from +([0-9]) processes, in any order
+*A server has the lease of an upload, and stops (SIGSTOP)
+*finish_reclaim: the queue is empty
+*
++([0-9]) promises kept in +([0-9]) seconds." demo/run
 	check "test/run | head ends quietly, and leaves nothing" ends_quietly
 	check "so does what the demo writes" says 0 "    line 0" \
 		bash -c 'python3 -c "$1" | head -n 1' - "$(screen '[note(f"line {i}") for i in range(50000)]')"
