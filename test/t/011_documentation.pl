@@ -65,7 +65,7 @@ foreach my $file ('README.md', 'doc/vali_blob.md', 'doc/administration.md')
 
 # The reference lists the columns in the order in which they stand.
 my $reference = slurp_file("$root/doc/vali_blob.md");
-foreach my $relation ('upload_session', 'upload_reclaim', 'chunk_result', 'upload_stats')
+foreach my $relation ('upload_session', 'upload_part', 'upload_reclaim', 'upload_quota', 'upload_live', 'chunk_result', 'upload_lease', 'upload_stats')
 {
 	my ($section) = $reference =~ /^### $relation\n(.*?)^##/ms;
 	my @listed = map { /^\| `(\w+)` \|/ ? $1 : () } split /\n/, $section;
@@ -75,6 +75,17 @@ foreach my $relation ('upload_session', 'upload_reclaim', 'chunk_result', 'uploa
 			WHERE attrelid = '$relation'::regclass AND attnum > 0}),
 		"$relation in the reference");
 }
+
+# What a star makes of a function that is not in FROM.
+$node->safe_psql('postgres', q{SELECT (start_upload('x')).*});
+my $started = $node->safe_psql('postgres', q{SELECT count(*) FROM upload_session WHERE path = 'x'});
+foreach my $file ('README.md', 'doc/vali_blob.md')
+{
+	my ($number) = slurp_file("$root/$file") =~ /\(start_upload\('x'\)\)\.\*` starts (\d+)/;
+
+	is($number, $started, "how many sessions (start_upload('x')).* starts: $file");
+}
+$node->safe_psql('postgres', q{DELETE FROM upload_session});
 
 # After a restore live sessions get time anew, but not beyond their end.
 my ($renew) = slurp_file("$root/doc/administration.md") =~ /^```sql\n(UPDATE upload_session SET expires_at = .*?)^```/ms;
