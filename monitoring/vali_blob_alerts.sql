@@ -39,6 +39,12 @@ SELECT 'reclaim_failing' AS alert, format('%s attempts for one of the %s uploads
 FROM upload_stats
 WHERE most_attempts >= 10;
 
+-- Nobody frees that storage any more.  It says so until the server is restarted: what
+-- counts is that the number has grown.
+SELECT 'reclaims_dropped' AS alert, format('%s rows of the reclaim queue since the server was started', total_reclaims_dropped) AS detail
+FROM sweeper_status()
+WHERE total_reclaims_dropped > 0;
+
 -- Vacuum does not keep up.
 SELECT 'bloat' AS alert, format('%I has %s dead rows, and %s live ones', relname, n_dead_tup, n_live_tup) AS detail
 FROM pg_stat_all_tables

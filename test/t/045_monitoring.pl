@@ -262,7 +262,7 @@ foreach my $file ('vali_blob_alerts.sql', 'vali_blob_owner_alerts.sql')
 	foreach my $statement (split /;\n/, $text)
 	{
 		my ($name) = $statement =~ /SELECT '(\w+)' AS alert/ or next;
-		$alert{$name} = { sql => $statement, role => $file =~ /owner/ ? 'none' : 'watcher' };
+		$alert{$name} = { sql => $statement, role => $file =~ /owner/ ? 'none' : 'watcher', file => $file };
 	}
 }
 my %tried;
@@ -309,6 +309,21 @@ sub all_alerts
 	return join ' ', sort grep { alert($_) ne '' } keys %alert;
 }
 
+# What psql prints of a file, called as the manual says, without empty lines around it.
+my ($documented) = slurp_file("$root/doc/administration.md") =~ /^    psql (.*) --file vali_blob_alerts.sql DATABASE$/m;
+
+sub printed
+{
+	my ($file) = @_;
+	my ($stdout, $stderr) = ('', '');
+
+	IPC::Run::run [ $node->installed_command('psql'), split(/ /, $documented), '--file', "$root/monitoring/$file",
+		$node->connstr('postgres') . ($file =~ /owner/ ? '' : ' user=watcher') ], '>' => \$stdout, '2>' => \$stderr;
+	return ($stdout . $stderr) =~ s/^\s+|\s+$//gr;
+}
+
+is(printed('vali_blob_alerts.sql'), '', 'psql prints nothing, and no error, if all is well');
+is(printed('vali_blob_owner_alerts.sql'), '', '... nor for the owner');
 is(all_alerts(), '', 'there is no alert if all is well');
 %tried = ();
 
@@ -332,6 +347,7 @@ foreach (
 	is(alert($name), '', "$name is silent");
 	$node->safe_psql('postgres', $break);
 	like(alert($name), $expected, "$name fires");
+	like(printed($alert{$name}{file}), qr/^$name *\|.*$expected.*$/, '... and psql prints it, and nothing else');
 	$node->safe_psql('postgres', $mend);
 	is(alert($name), '', "$name is silent again");
 }
@@ -536,12 +552,18 @@ add_stale($node, 'postgres', 'stale', 1);
 await_alert('sweep_failing', qr/the disk of the application is full/);
 $node->safe_psql('postgres', 'DROP TRIGGER gate ON upload_session');
 
+is(alert('reclaims_dropped'), '', 'reclaims_dropped is silent');
+$node->safe_psql('postgres', q{INSERT INTO upload_reclaim (reason, upload_id, path, provider_data, enqueued_at)
+	VALUES ('aborted', 'u', 'file', '{}', now() - interval '31 days')});
+await_alert('reclaims_dropped', qr/1 rows of the reclaim queue/);
+
 is(alert('sweeper_down'), '', 'sweeper_down is silent');
 $_->quit foreach values %session;
 %session = ();
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;
 like(alert('sweeper_down'), qr/no launcher is running/, 'sweeper_down fires');
+is(alert('reclaims_dropped'), '', 'reclaims_dropped is silent again');
 $node->safe_psql('postgres', 'SELECT start_sweeper()');
 is(alert('sweeper_down'), '', 'sweeper_down is silent again');
 
