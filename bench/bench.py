@@ -481,6 +481,26 @@ class Benchmark:
                 costs[contestant.sessions.count].append(1e6 / self.advance(contestant, calls))
         return costs
 
+    def partitions(self, plain, count):
+        """Microseconds for a chunk in a plain table, and in one of the same sessions with
+        hash partitions."""
+        progress(f"Making {count} partitions of {plain.count:,} sessions")
+        partitioned = dataclasses.replace(plain, database="partitions")
+        self.postgres.sql("postgres", f"CREATE DATABASE partitions TEMPLATE {plain.database}")
+        self.postgres.script("partitions", "partitions.sql")
+        self.postgres.sql("partitions", f"CALL make_partitions({count})", "VACUUM ANALYZE")
+        tables = {"plain": Contestant("vali_blob.sql", plain), "partitioned": Contestant("vali_blob.sql", partitioned)}
+        costs = {name: [] for name in tables}
+        rate = min(self.advance(table, 500) for table in tables.values())
+        for number in range(self.options.rounds):
+            progress(f"Partitions: round {number + 1} of {self.options.rounds}")
+            for name, table in tables.items():
+                costs[name].append(1e6 / self.advance(table, calls_for(rate, self.options.seconds / 2)))
+        for table in tables.values():
+            self.check(table.sessions)
+        self.postgres.sql("postgres", "DROP DATABASE partitions (FORCE)")
+        return {"sessions": plain.count, "partitions": count, **costs}
+
     def memory(self, early, late):
         """What one backend uses after some calls, and after many."""
         contestant = Contestant("memory.sql", Sessions("memory", 10_000))
@@ -626,6 +646,7 @@ class Benchmark:
                   for count in [10_000, 100_000 if quick else 1_000_000] + ([10_000_000] if long else [])]
         results["sizes"] = self.sizes(tables)
         results["listings"] = self.listings(tables[1])
+        results["partitions"] = self.partitions(tables[-1], 16)
         results["statistics"] = [self.statistics(sessions.count, sessions.count // 100) for sessions in tables[1:]]
         results["big_arguments"] = self.big_arguments(
             tables[1], [1, 10 if quick else 100],

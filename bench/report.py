@@ -393,6 +393,14 @@ def print_sizes(sizes):
     table(["sessions", f"{smallest['sessions']:,} of them busy", "ratio", "all of them busy", "ratio"], *rows)
 
 
+def print_partitions(costs):
+    print("### Cost of a chunk in hash partitions\n")
+    print(f"One over the relaxed throughput of {CLIENTS} clients, in microseconds.\n")
+    table(["sessions", "plain table", f"{costs['partitions']} partitions", "ratio"],
+          [f"{costs['sessions']:,}", spread(costs["plain"], ".1f"), spread(costs["partitioned"], ".1f"),
+           spread(ratios(costs["partitioned"], costs["plain"]), ".2f")])
+
+
 def print_memory(memory):
     print("### Memory of one backend\n")
     table(["calls", "memory contexts, kB", "own resident memory, kB",
@@ -435,6 +443,7 @@ def print_report(results):
     print_notify(results["notify"])
     print_sweep(results["sweep"])
     print_sizes(results["sizes"])
+    print_partitions(results["partitions"])
     print_listings(results["listings"])
     print_statistics(results["statistics"])
     print_big_arguments(results["big_arguments"])
